@@ -1,0 +1,1 @@
+"""Faces in a picture: where they are (detect), upright and cropped (align), as numbers (embed)."""

@@ -1,0 +1,125 @@
+"""Finds faces and their five landmarks with YuNet, through OpenCV's own runtime.
+
+Knows the ladder of scales. Does not know what a face is used for, nor where the picture came from.
+Source: Wu, Peng, Yu, "YuNet: A Tiny Millisecond-level Face Detector", 2023.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from faceavatar.errors import NoFaceFound
+
+LADDER = (640, 320, 1024)
+PADDED_LADDER = (640, 320)
+PADDING = 0.5  # a close crop has no context around the face; black borders give it some
+SCORE_THRESHOLD = 0.6
+NMS_THRESHOLD = 0.3
+TOP_K = 200
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face in pixels of the picture given.
+
+    bbox: (x, y, width, height). landmarks: (5, 2) float32, x then y: the eye, nose tip and mouth corners,
+    left before right *as seen in the picture*. score: 0..1.
+    """
+
+    bbox: tuple[float, float, float, float]
+    landmarks: NDArray[np.float32]
+    score: float
+
+    @property
+    def area(self) -> float:
+        return self.bbox[2] * self.bbox[3]
+
+
+@dataclass(frozen=True)
+class Detection:
+    """faces: largest first, never empty. attempt: the rung that found them, such as "640" or "padded 640"."""
+
+    faces: tuple[Face, ...]
+    attempt: str
+
+
+class FaceDetector:
+    """YuNet for pictures of any size; safe to share between threads."""
+
+    def __init__(self, model: Path) -> None:
+        self._net = _quietly_open(model)
+        self._lock = threading.Lock()  # the net keeps its input size as state
+
+    def detect(self, image: NDArray[np.uint8]) -> Detection:
+        """Find the faces in a uint8 RGB (H, W, 3) picture, largest first.
+
+        Raises NoFaceFound when no rung of the ladder finds one.
+        """
+        tried = []
+        for attempt, picture, offset, scale in _rungs(image):
+            faces = self._run(picture, offset, scale)
+            if faces:
+                return Detection(tuple(sorted(faces, key=lambda face: (-face.area, face.bbox))), attempt)
+            tried.append(attempt)
+        height, width = image.shape[:2]
+        raise NoFaceFound(
+            f"no face in the {width}x{height} picture (tried {', '.join(tried)} px); use a picture of one "
+            "person looking at the camera, in which the face is at least 5 % of the width and not cut off"
+        )
+
+    def _run(self, picture: NDArray[np.uint8], offset: float, scale: float) -> list[Face]:
+        bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)  # YuNet was trained on OpenCV's channel order
+        with self._lock:
+            self._net.setInputSize((picture.shape[1], picture.shape[0]))
+            _, rows = self._net.detect(bgr)
+        return [] if rows is None else [_face(row, offset, scale) for row in np.asarray(rows, np.float32)]
+
+
+def _quietly_open(model: Path) -> cv2.FaceDetectorYN:
+    # OpenCV 5 warns on stderr that its new graph engine ignores the target, which is the CPU either way.
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+    try:
+        return cv2.FaceDetectorYN.create(str(model), "", (320, 320), SCORE_THRESHOLD, NMS_THRESHOLD, TOP_K)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
+def _rungs(image: NDArray[np.uint8]) -> Iterator[tuple[str, NDArray[np.uint8], float, float]]:
+    """Yield (name, picture to search, border in its pixels before scaling, scale from image to picture)."""
+    seen: set[tuple[int, ...]] = set()
+    for side in LADDER:
+        picture, scale = _scaled(image, side)
+        if picture.shape not in seen:
+            seen.add(picture.shape)
+            yield str(side), picture, 0.0, scale
+    for side in PADDED_LADDER:
+        border = round(PADDING * max(image.shape[:2]))
+        small, scale = _scaled(image, round(side / (1 + 2 * PADDING)))
+        margin = round(border * scale)
+        padded = cv2.copyMakeBorder(small, margin, margin, margin, margin, cv2.BORDER_CONSTANT)
+        yield f"padded {side}", np.asarray(padded, np.uint8), float(margin), scale
+
+
+def _scaled(image: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], float]:
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    if scale == 1.0:
+        return image, 1.0
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size, interpolation=how), np.uint8), scale
+
+
+def _face(row: NDArray[np.float32], offset: float, scale: float) -> Face:
+    x, y, width, height = (float(value) for value in row[:4])
+    bbox = ((x - offset) / scale, (y - offset) / scale, width / scale, height / scale)
+    landmarks = ((row[4:14].reshape(5, 2) - offset) / scale).astype(np.float32)
+    return Face(bbox, landmarks, float(row[14]))

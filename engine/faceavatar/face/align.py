@@ -19,7 +19,7 @@ TEMPLATES = {"arcface": ARCFACE_112, "head": HEAD_112}
 
 
 def align(
-    image: NDArray[np.uint8], landmarks: NDArray[np.float32], kind: str, size: int
+    image: NDArray[np.uint8], landmarks: NDArray[np.floating], kind: str, size: int
 ) -> NDArray[np.uint8]:
     """Crop a face to uint8 RGB (size, size, 3).
 

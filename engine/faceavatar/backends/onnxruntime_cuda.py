@@ -1,0 +1,41 @@
+"""ONNX Runtime on an NVIDIA GPU, through its CUDA execution provider."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from pathlib import Path
+
+import onnxruntime
+
+from faceavatar.backends._onnxruntime import OnnxRuntimeSession
+from faceavatar.backends.session import Session
+
+# TF32 keeps 10 bits of the mantissa: pictures would no longer agree with the processor's.
+_OPTIONS = {"device_id": "0", "use_tf32": "0"}
+
+
+def problem() -> str | None:
+    """Why this provider cannot be used here, or None. Starts no session and takes no memory on the device."""
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return "the installed onnxruntime is built without CUDA: pip install 'faceavatar[cuda]'"
+    return None if _devices() else "no NVIDIA GPU or driver was found"
+
+
+def open_session(path: Path, threads: int) -> Session:
+    """Open an ONNX file in float32 on GPU 0."""
+    preload = getattr(onnxruntime, "preload_dlls", None)
+    if preload is not None:
+        preload()  # finds the CUDA and cuDNN libraries that pip installed as wheels
+    return OnnxRuntimeSession(path, "cuda", "CUDAExecutionProvider", _OPTIONS, threads)
+
+
+def _devices() -> int:
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value

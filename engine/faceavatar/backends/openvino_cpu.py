@@ -1,0 +1,68 @@
+"""OpenVINO on the processor: reads the same ONNX files, in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from faceavatar.backends.session import Session, TensorSpec, first_line
+from faceavatar.errors import FaceAvatarError, MissingExtra, PackInvalid
+
+
+def problem() -> str | None:
+    """Why this provider cannot be used here, or None. Raises MissingExtra when the package is absent."""
+    if find_spec("openvino") is None:
+        raise MissingExtra("openvino", "openvino")
+    return None
+
+
+def open_session(path: Path, threads: int) -> Session:
+    """Open an ONNX file in float32 on the processor."""
+    return OpenVinoSession(path, threads)
+
+
+class OpenVinoSession:
+    """A Session over one compiled OpenVINO model."""
+
+    provider = "openvino"
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import openvino
+
+        self._file = path.name
+        config = {
+            "INFERENCE_PRECISION_HINT": "f32",  # the default is bf16 on processors that have it
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        try:
+            self._model = openvino.Core().compile_model(str(path), "CPU", config)
+        except Exception as error:  # RuntimeError and several classes of the bindings
+            raise PackInvalid(f"{path.name}: openvino cannot open it: {first_line(error)}") from error
+        self._request = self._model.create_infer_request()
+        self._lock = Lock()
+        self.inputs: Mapping[str, TensorSpec] = _specs(self._model.inputs)
+        self.outputs: Mapping[str, TensorSpec] = _specs(self._model.outputs)
+
+    def run(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        with self._lock:
+            try:
+                results = self._request.infer(feeds, share_inputs=False)
+            except Exception as error:
+                raise FaceAvatarError(f"{self._file} failed on openvino: {first_line(error)}") from error
+            return {name: np.array(results[name]) for name in self.outputs}
+
+
+def _specs(ports: Sequence[Any]) -> Mapping[str, TensorSpec]:
+    return {port.any_name: _spec(port) for port in ports}
+
+
+def _spec(port: Any) -> TensorSpec:
+    sides = (side.get_length() if side.is_static else "?" for side in port.get_partial_shape())
+    return TensorSpec(np.dtype(port.get_element_type().to_dtype()).name, tuple(sides))

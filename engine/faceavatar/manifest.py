@@ -1,0 +1,203 @@
+"""pack.json, schema version 1: its fields, their types, and the roles that a pack's graphs play.
+
+Knows the words of the manifest; does not know the files it names. Shapes are lists of integers for fixed
+sides and names ("batch", "height") for sides that vary. mean and std act on pixel values of 0..255.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from faceavatar.errors import MissingGraph, PackInvalid, SignatureMismatch
+
+SCHEMA_VERSION = 1
+
+# What the engine feeds a graph of each role, and what it takes from it.
+ROLES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "text_encoder": (("input_ids",), ("last_hidden_state",)),
+    "face_encoder": (("aligned_face",), ("face_embeds",)),
+    "face_projection": (("face_embeds",), ("face_tokens",)),
+    "unet": (("sample", "timestep", "encoder_hidden_states", "face_tokens", "face_scale"), ("noise_pred",)),
+    "vae_decoder": (("latents",), ("image",)),
+    "matting": (("image",), ("alpha",)),
+}
+OPTIONAL_ROLES = frozenset({"matting"})
+
+Sides = Annotated[int, Field(gt=0)]
+Three = tuple[float, float, float]
+
+
+class Part(BaseModel):
+    """Base of all parts: frozen, numbers not taken from strings, fields of later minor versions ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, protected_namespaces=())
+
+
+class File(Part):
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    size: Annotated[int, Field(ge=0)]
+    license: str
+    attribution: str = ""
+
+
+class Tensor(Part):
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class Graph(Part):
+    file: str
+    precision: str = "fp32"
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+
+
+class Text(Part):
+    tokenizer: str
+    max_length: Annotated[int, Field(ge=3)] = 77
+    bos_token_id: int = 49406
+    eos_token_id: int = 49407
+    pad_token_id: int = 49407
+
+
+class Latents(Part):
+    channels: Sides
+    downsample: Sides
+    scaling_factor: float
+    shift_factor: float = 0.0
+
+
+class Sizes(Part):
+    """native: (height, width) pairs the model draws; empty when it draws any multiple of `multiple_of`."""
+
+    native: Annotated[tuple[tuple[Sides, Sides], ...], Field(strict=False)] = ()
+    multiple_of: Sides = 8
+    policy: Literal["extend", "cover"] = "cover"
+
+
+class Detector(Part):
+    kind: Literal["yunet"]
+    file: str
+
+
+class Alignment(Part):
+    kind: Literal["arcface", "head"]
+    size: Sides
+
+
+class FaceEncoder(Part):
+    mean: Three
+    std: Three
+    color: Literal["RGB", "BGR"] = "RGB"
+
+
+class Adapter(Part):
+    kind: Literal["faceid"]
+    tokens: Sides
+    embedding_size: Sides
+    normalize: bool
+
+
+class Face(Part):
+    detector: Detector
+    alignment: Alignment
+    encoder: FaceEncoder
+    adapter: Adapter
+
+
+class Matting(Part):
+    size: tuple[Sides, Sides]
+    mean: Three
+    std: Three
+    alpha: str = "alpha"
+
+
+class Defaults(Part):
+    num_inference_steps: Annotated[int, Field(ge=1, le=50)]
+    guidance_scale: Annotated[float, Field(ge=1, le=30)]
+    scheduler: str
+    face_scale: Annotated[float, Field(ge=0, le=1.5)] = 1.0
+
+
+class Manifest(Part):
+    """The whole of pack.json. `scheduler` holds the noise schedule's fields, read by the schedulers."""
+
+    schema_version: int
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    version: str
+    family: str
+    description: str = ""
+    files: dict[str, File]
+    graphs: dict[str, Graph]
+    text: Text
+    scheduler: dict[str, Any]
+    latents: Latents
+    sizes: Sizes
+    face: Face
+    matting: Matting | None = None
+    defaults: Defaults
+
+    @field_validator("files")
+    @classmethod
+    def _files_stay_inside(cls, files: dict[str, File]) -> dict[str, File]:
+        for name in files:
+            windows, posix = PureWindowsPath(name), PurePosixPath(name)
+            if windows.is_absolute() or windows.drive or posix.is_absolute() or ".." in windows.parts:
+                raise ValueError(f"the path {name!r} leaves the pack's folder")
+        return files
+
+    @model_validator(mode="after")
+    def _named_files_are_listed(self) -> Self:
+        named = [graph.file for graph in self.graphs.values()]
+        for name in [*named, self.text.tokenizer, self.face.detector.file]:
+            if name not in self.files:
+                raise ValueError(f"the file {name!r} is used but not listed under files")
+        if ("matting" in self.graphs) != (self.matting is not None):
+            raise ValueError("the graph matting and the part matting go together")
+        return self
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and check a pack.json.
+
+    Raises PackInvalid for one that cannot be read, is of another schema version or contradicts itself,
+    MissingGraph when a role has no graph, SignatureMismatch when a graph's signature is not its role's.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise PackInvalid(f"{path}: cannot be read as JSON: {error}") from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise PackInvalid(
+            f"{path}: schema_version: got {version!r}, this version reads {SCHEMA_VERSION}; "
+            "upgrade faceavatar, or export the pack with this version"
+        )
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise PackInvalid(f"{path}: {place + ': ' if place else ''}{first['msg']}") from error
+    _check_roles(manifest)
+    return manifest
+
+
+def _check_roles(manifest: Manifest) -> None:
+    for role, (inputs, outputs) in ROLES.items():
+        graph = manifest.graphs.get(role)
+        if graph is None:
+            if role in OPTIONAL_ROLES:
+                continue
+            raise MissingGraph(f"{manifest.name}: the manifest has no {role} graph; export the pack again")
+        for side, wanted, stated in (("inputs", inputs, graph.inputs), ("outputs", outputs, graph.outputs)):
+            if set(stated) != set(wanted):
+                raise SignatureMismatch(
+                    f"{manifest.name}: {role}: {side} are {', '.join(stated)}, expected {', '.join(wanted)}"
+                )

@@ -62,7 +62,7 @@ _ROOMS = {
 
 
 def __getattr__(name: str) -> object:
-    """Loads a room on first use: numpy and pydantic cost more than the rest of `import faceavatar` together."""
+    """Loads a room on first use: numpy and pydantic cost more than all the rest of `import faceavatar`."""
     room = _ROOMS.get(name)
     if room is None:
         raise AttributeError(f"module 'faceavatar' has no attribute {name!r}")

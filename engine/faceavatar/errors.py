@@ -14,8 +14,8 @@ FaceAvatarError                 error
  ├ MissingExtra                 missing_extra          an optional package is not installed
  └ NumericalError               numerical_error        a model gave NaN or infinite values
 
-The second column is `code`: stable, for exit codes, HTTP answers and logs. A message says what was got, what was
-expected and what to do next. All of them survive pickling, so that a worker process can hand them back.
+The second column is `code`: stable, for exit codes, HTTP answers and logs. A message says what was got, what
+was expected and what to do next. All of them survive pickling, so that a worker process can hand them back.
 """
 
 from __future__ import annotations

@@ -1,0 +1,242 @@
+"""Pictures in, pictures out: decoding, sizes, uint8 (H, W, 3) <-> float (B, 3, H, W), encoding.
+
+The only room that knows file formats, EXIF and alpha on the way in. It does not know what is in a picture.
+Pillow is imported when the first picture comes: it costs more than the rest of this room.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from faceavatar.errors import ImageError
+from faceavatar.fetch import read_bytes, shown
+
+if TYPE_CHECKING:
+    from PIL.Image import Image, Transpose
+
+    ImageSource = bytes | str | Path | Image | NDArray[np.uint8]
+else:
+    ImageSource = Any
+
+MAX_SIDE = 1536
+MAX_PIXELS = 89_478_485  # where Pillow begins to speak of a decompression bomb
+_ORIENTATION = 0x0112  # the EXIF tag
+METADATA_KEY = "faceavatar"
+# Raster formats only: Pillow also opens PostScript, which starts another program.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+_WHITE = (255, 255, 255, 255)
+
+
+def load_image(source: ImageSource) -> NDArray[np.uint8]:
+    """Loads a picture as uint8 (H, W, 3) RGB, H and W at most 1536 (larger ones shrink, aspect kept).
+
+    `source`: encoded bytes, a path, an http(s) URL, a data URI, a PIL image, or a uint8 (H, W, 3) RGB array.
+    EXIF orientation is applied, alpha is composited on white, an animation gives its first frame, 16-bit and
+    float samples are scaled to 0..255. Raises ImageError: missing, no picture, too large, a failing URL.
+    """
+    from PIL import Image
+
+    if isinstance(source, np.ndarray):
+        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or source.size == 0:
+            raise ImageError(f"got an array {source.dtype} {source.shape}, expected uint8 (H, W, 3) RGB")
+        return _to_array(_shrink(Image.fromarray(np.ascontiguousarray(source))))
+    if isinstance(source, Image.Image):
+        return _normalise(source, "the PIL image")
+    if isinstance(source, bytes):
+        return _decode(source, "the picture")
+    return _decode(read_bytes(source), shown(source))
+
+
+def _decode(data: bytes, name: str) -> NDArray[np.uint8]:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            _refuse_bomb(image.size, name)
+            # JPEG alone heeds this: it decodes at 1/2, 1/4 or 1/8 as long as twice the final size remains.
+            image.draft(None, (2 * MAX_SIDE, 2 * MAX_SIDE))
+            return _normalise(image, name)
+    except UnidentifiedImageError as error:
+        kinds = ", ".join(_FORMATS[:6])
+        raise ImageError(
+            f"{name}: {len(data)} bytes that are no picture, expected {kinds} or the like"
+        ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{name}: {error}; shrink it first") from error
+
+
+def _refuse_bomb(size: tuple[int, int], name: str) -> None:
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"{name}: {width}x{height} pixels, allowed {MAX_PIXELS // 10**6} megapixels; shrink it first"
+        )
+
+
+def _normalise(image: Image, name: str) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    _refuse_bomb(image.size, name)
+    try:
+        image.load()
+        turn = _turn(image)
+        image = _shrink(_eight_bit(image))
+        if turn is not None:
+            image = image.transpose(turn)
+        if image.mode == "RGBA":
+            image = Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), image)
+        return _to_array(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+        raise ImageError(
+            f"{name}: the picture is damaged or of an unknown kind ({error}); save it anew"
+        ) from error
+
+
+def _eight_bit(image: Image) -> Image:
+    """Any mode as RGB, or as RGBA where something is transparent."""
+    from PIL import Image
+
+    if image.mode == "F" or image.mode.startswith("I"):
+        samples = np.asarray(image, dtype=np.float64)
+        top = _full_scale(image.mode, float(samples.max(initial=0)))
+        grey = np.clip(np.nan_to_num(samples) * (255.0 / top) + 0.5, 0, 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
+
+
+def _turn(image: Image) -> Transpose | None:
+    """What sets the picture upright, from its EXIF block; a damaged block turns nothing."""
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    try:
+        return turns.get(image.getexif().get(_ORIENTATION, 1))
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error):
+        return None
+
+
+def _full_scale(mode: str, brightest: float) -> float:
+    """White of a grey mode: 16-bit samples reach 65535, float ones 1, unless they show that they do not."""
+    if mode.startswith("I;16"):
+        return 65535.0
+    if mode == "F":
+        return 1.0 if brightest <= 1.0 else max(255.0, brightest)
+    return 255.0 if brightest <= 255 else max(65535.0, brightest)
+
+
+def _shrink(image: Image) -> Image:
+    from PIL import Image
+
+    longest = max(image.size)
+    if longest <= MAX_SIDE:
+        return image
+    width, height = (max(1, round(side * MAX_SIDE / longest)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+
+
+def _to_array(image: Image) -> NDArray[np.uint8]:
+    return np.array(image, dtype=np.uint8)
+
+
+def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Resizes uint8 (H, W, 3 | 4) to (height, width, same): Lanczos where it shrinks, bicubic where it grows.
+
+    Both filter before they sample, so nothing aliases; RGBA is resized with its colours premultiplied.
+    """
+    from PIL import Image
+
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = height <= image.shape[0] and width <= image.shape[1]
+    method = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
+    return _to_array(Image.fromarray(np.ascontiguousarray(image)).resize((width, height), method))
+
+
+def fit_to(
+    image: NDArray[np.uint8], height: int, width: int, policy: Literal["extend", "cover"]
+) -> NDArray[np.uint8]:
+    """Brings uint8 (H, W, C) to exactly (height, width, C) without distortion.
+
+    "extend" scales the picture to fit inside and repeats its border pixels in what is left: left and right
+    equally, and all of the height at the top, because a half-body portrait must keep touching the lower edge.
+    "cover" scales it to cover and crops the centre.
+    """
+    ratios = (height / image.shape[0], width / image.shape[1])
+    scale = min(ratios) if policy == "extend" else max(ratios)
+    scaled = resize(image, *(max(1, round(side * scale)) for side in image.shape[:2]))
+    if policy == "extend":
+        top, side = max(0, height - scaled.shape[0]), max(0, width - scaled.shape[1])
+        scaled = np.pad(scaled, ((top, 0), (side // 2, side - side // 2), (0, 0)), mode="edge")
+    y, x = (scaled.shape[0] - height) // 2, (scaled.shape[1] - width) // 2
+    return np.ascontiguousarray(scaled[y : y + height, x : x + width])
+
+
+def to_nchw(
+    images: NDArray[np.uint8], mean: float | Sequence[float], std: float | Sequence[float]
+) -> NDArray[np.float32]:
+    """uint8 (B, H, W, 3) or (H, W, 3) -> float32 (B, 3, H, W), each channel (x - mean) / std, x in 0..255."""
+    batch = images if images.ndim == 4 else images[None]
+    scaled = (batch - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2), dtype=np.float32)
+
+
+def to_uint8(images: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Float (B, 3, H, W) in -1..1 -> uint8 (B, H, W, 3); values outside are clipped, halves round to even."""
+    scaled = np.rint((images.astype(np.float32) + 1.0) * 127.5)
+    return np.ascontiguousarray(np.clip(scaled, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1))
+
+
+def encode_png(image: NDArray[np.uint8], metadata: Mapping[str, object] | None = None) -> bytes:
+    """PNG bytes of uint8 (H, W, 3 | 4); `metadata` goes as JSON into the text chunk named "faceavatar"."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    chunks = PngInfo()
+    if metadata is not None:
+        chunks.add_text(METADATA_KEY, json.dumps(metadata))
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG", pnginfo=chunks)
+    return buffer.getvalue()
+
+
+def encode_lossy(image: NDArray[np.uint8], kind: Literal["jpeg", "webp"]) -> bytes:
+    """JPEG bytes of uint8 (H, W, 3), or WebP bytes of (H, W, 3 | 4), at quality 95."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    options: dict[str, Any] = {"quality": 95, "subsampling": 0} if kind == "jpeg" else {"quality": 95}
+    Image.fromarray(np.ascontiguousarray(image)).save(buffer, kind.upper(), **options)
+    return buffer.getvalue()
+
+
+def read_png_metadata(path: str | Path) -> dict[str, Any]:
+    """The JSON object that `encode_png` put into a PNG file. Raises ImageError when there is none."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(read_bytes(Path(path))), formats=("PNG",)) as image:
+            text = image.info.get(METADATA_KEY)
+        found = json.loads(text) if isinstance(text, str) else None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(
+            f"{path}: not a readable PNG file ({error}); only PNG files carry a request"
+        ) from error
+    if not isinstance(found, dict):
+        raise ImageError(f"{path}: holds no request, expected a PNG file that faceavatar wrote")
+    return found

@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import json
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,6 +33,8 @@ _ORIENTATION = 0x0112  # the EXIF tag
 METADATA_KEY = "faceavatar"
 # Raster formats only: Pillow also opens PostScript, which starts another program.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+# What Pillow raises on broken files, besides its own errors (which are OSError).
+_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, MemoryError, struct.error)
 _WHITE = (255, 255, 255, 255)
 
 
@@ -49,55 +52,58 @@ def load_image(source: ImageSource) -> NDArray[np.uint8]:
             raise ImageError(f"got an array {source.dtype} {source.shape}, expected uint8 (H, W, 3) RGB")
         return _to_array(_shrink(Image.fromarray(np.ascontiguousarray(source))))
     if isinstance(source, Image.Image):
-        return _normalise(source, "the PIL image")
+        with _damage_refused("the PIL image"):
+            _refuse_bomb(source.size, "the PIL image")
+            return _normalise(source)
     if isinstance(source, bytes):
         return _decode(source, "the picture")
     return _decode(read_bytes(source), shown(source))
 
 
 def _decode(data: bytes, name: str) -> NDArray[np.uint8]:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            _refuse_bomb(image.size, name)
-            # JPEG alone heeds this: it decodes at 1/2, 1/4 or 1/8 as long as twice the final size remains.
-            image.draft(None, (2 * MAX_SIDE, 2 * MAX_SIDE))
-            return _normalise(image, name)
-    except UnidentifiedImageError as error:
-        kinds = ", ".join(_FORMATS[:6])
-        raise ImageError(
-            f"{name}: {len(data)} bytes that are no picture, expected {kinds} or the like"
-        ) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{name}: {error}; shrink it first") from error
+    with _damage_refused(name), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        _refuse_bomb(image.size, name)
+        # JPEG alone heeds this: it decodes at 1/2, 1/4 or 1/8 as long as twice the final size remains.
+        image.draft(None, (2 * MAX_SIDE, 2 * MAX_SIDE))
+        return _normalise(image)
 
 
 def _refuse_bomb(size: tuple[int, int], name: str) -> None:
     width, height = size
     if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"{name}: {width}x{height} pixels, allowed {MAX_PIXELS // 10**6} megapixels; shrink it first"
-        )
+        allowed = f"allowed {MAX_PIXELS // 10**6} megapixels"
+        raise ImageError(f"{name}: {width}x{height} pixels, {allowed}; shrink it first")
 
 
-def _normalise(image: Image, name: str) -> NDArray[np.uint8]:
+@contextmanager
+def _damage_refused(name: str) -> Iterator[None]:
+    """Maps all that Pillow raises on files that are no picture, or a broken one."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        yield
+    except UnidentifiedImageError as error:
+        kinds = ", ".join(_FORMATS[:6])
+        raise ImageError(f"{name}: no picture, expected {kinds} or the like; save it anew") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{name}: {error}; shrink it first") from error
+    except _DAMAGE as error:
+        raise ImageError(f"{name}: damaged or of an unknown kind ({error}); save it anew") from error
+
+
+def _normalise(image: Image) -> NDArray[np.uint8]:
     from PIL import Image
 
-    _refuse_bomb(image.size, name)
-    try:
-        image.load()
-        turn = _turn(image)
-        image = _shrink(_eight_bit(image))
-        if turn is not None:
-            image = image.transpose(turn)
-        if image.mode == "RGBA":
-            image = Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), image)
-        return _to_array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
-        raise ImageError(
-            f"{name}: the picture is damaged or of an unknown kind ({error}); save it anew"
-        ) from error
+    image.load()
+    turn = _turn(image)
+    image = _shrink(_eight_bit(image))
+    if turn is not None:
+        image = image.transpose(turn)
+    if image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), image)
+    return _to_array(image.convert("RGB"))
 
 
 def _eight_bit(image: Image) -> Image:
@@ -127,7 +133,7 @@ def _turn(image: Image) -> Transpose | None:
     }
     try:
         return turns.get(image.getexif().get(_ORIENTATION, 1))
-    except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error):
+    except _DAMAGE:
         return None
 
 

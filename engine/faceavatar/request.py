@@ -12,7 +12,7 @@ import numbers
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 import numpy as np
 from pydantic import (
@@ -185,6 +185,16 @@ class AvatarRequest(BaseModel):
         elif str(fields.get("image", "")).startswith(_HASHED):
             raise InvalidRequest("image", fields["image"], "the picture itself: only its hash was recorded")
         return cls(**fields)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some fields changed, checked like a new request, which pydantic's own is not."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self)(**fields | dict(update or {}))
+
+    if not TYPE_CHECKING:  # for a type checker the fields are read-only already
+
+        def __setattr__(self, name: str, value: object) -> None:
+            raise InvalidRequest(name, value, "no change: a request is frozen, use model_copy(update={...})")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, AvatarRequest):

@@ -110,7 +110,7 @@ class AvatarResult:
         return paths
 
     def contact_sheet(self) -> NDArray[np.uint8]:
-        """All images in rows on one uint8 (H, W, 3 | 4) sheet, white between them (clear, where they are RGBA)."""
+        """All images in rows on one uint8 (H, W, 3 | 4) sheet, white (clear, for RGBA) between them."""
         count, (height, width, channels) = len(self.images), self.images[0].shape
         rows = math.isqrt(count)
         columns = math.ceil(count / rows)

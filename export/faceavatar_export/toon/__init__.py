@@ -1,0 +1,1 @@
+"""The embedded pack: its drawings, captions, networks, training, scores and export."""

@@ -1,0 +1,74 @@
+"""What every training stage shares: restartable checkpoints, a log of numbers, a learning-rate curve, averaged weights."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import math
+import os
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+class RunLog:
+    """Appends rows of numbers to a CSV file and prints them."""
+
+    def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
+        self._path, self._columns = path, columns
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            self._append(columns)
+
+    def _append(self, row: tuple[object, ...]) -> None:
+        with self._path.open("a", newline="") as out:
+            csv.writer(out).writerow(row)
+
+    def write(self, *values: float) -> None:
+        """One row, in the order of the columns."""
+        self._append(tuple(round(v, 6) for v in values))
+        print("  ".join(f"{c} {v:.5g}" for c, v in zip(self._columns, values, strict=True)), flush=True)
+
+
+def save_checkpoint(path: Path, step: int, seconds: float, **parts: nn.Module | torch.optim.Optimizer) -> None:
+    """Writes the parts' state dicts, the step and the seconds spent; atomic, so that a stopped run keeps its last one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {"step": step, "seconds": seconds, **{name: part.state_dict() for name, part in parts.items()}}
+    torch.save(state, path.with_suffix(".tmp"))
+    os.replace(path.with_suffix(".tmp"), path)
+
+
+def load_checkpoint(path: Path, **parts: nn.Module | torch.optim.Optimizer) -> tuple[int, float]:
+    """Fills the parts from a checkpoint and returns (step, seconds spent); (0, 0.0) when there is none."""
+    if not path.exists():
+        return 0, 0.0
+    state = torch.load(path, weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    return int(state["step"]), float(state["seconds"])
+
+
+def warm_cosine(progress: float, warm: float = 0.02, floor: float = 0.02) -> float:
+    """Learning-rate factor at `progress` (0..1): a linear rise over `warm`, then half a cosine down to `floor`."""
+    if progress < warm:
+        return max(progress / warm, 0.01)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+class Average(nn.Module):
+    """Exponential moving average of a module's weights; `decay` grows with the steps, so that early weights fade."""
+
+    def __init__(self, module: nn.Module, decay: float = 0.999) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(module).requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        """Moves the average towards `module`."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for mine, theirs in zip(self.module.parameters(), module.parameters(), strict=True):
+            mine.lerp_(theirs.detach(), 1 - decay)
+        for mine, theirs in zip(self.module.buffers(), module.buffers(), strict=True):
+            mine.copy_(theirs)

@@ -20,6 +20,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from faceavatar.backends import Session
+
 TOON = Path(__file__).parents[1] / "engine" / "faceavatar" / "packs" / "toon"
 DETECTOR, TOKENIZER = "face_detection_yunet.onnx", "tokenizer.json"
 FLOAT, INT = TensorProto.FLOAT, TensorProto.INT64
@@ -71,8 +73,9 @@ class Graph:
         fan_in = int(np.prod(shape[1:])) if len(shape) == 4 else shape[0]
         return self.constant(self._random.normal(size=shape) * scale / np.sqrt(fan_in))
 
-    def conv(self, x: str, inside: int, outside: int) -> str:
-        return self.op("Conv", x, self.weight(outside, inside, 3, 3), pads=[1, 1, 1, 1])
+    def conv(self, x: str, inside: int, outside: int, scale: float = 1.0, output: str = "") -> str:
+        weight = self.weight(outside, inside, 3, 3, scale=scale)
+        return self.op("Conv", x, weight, output=output, pads=[1, 1, 1, 1])
 
     def model(self, inputs: Signature, outputs: Signature) -> onnx.ModelProto:
         graph = helper.make_graph(self._nodes, "tiny", _infos(inputs), _infos(outputs), self._constants)
@@ -132,14 +135,14 @@ def unet(channels: int, poison: bool = False) -> onnx.ModelProto:
     time = g.op("Unsqueeze", time, g.constant([2, 3], np.int64))
     x = g.op("Tanh", g.op("Add", g.conv("sample", channels, HIDDEN), time))
     flat = g.op("Transpose", g.op("Reshape", x, g.constant([0, HIDDEN, -1], np.int64)), perm=[0, 2, 1])
-    queries = g.op("MatMul", flat, g.weight(HIDDEN, HIDDEN, scale=4.0))
+    queries = g.op("MatMul", flat, g.weight(HIDDEN, HIDDEN, scale=1.0))
     words = _attend(g, queries, "encoder_hidden_states")
     looks = g.op("Mul", _attend(g, queries, "face_tokens"), "face_scale")
     seen = g.op("Transpose", g.op("Add", words, looks), perm=[0, 2, 1])
     x = g.op("Add", x, g.op("Reshape", seen, g.op("Shape", x)))
     if poison:
         x = g.op("Div", x, g.constant(0.0))
-    g.op("Conv", x, g.weight(channels, HIDDEN, 3, 3, scale=2.0), pads=[1, 1, 1, 1], output="noise_pred")
+    g.conv(x, HIDDEN, channels, scale=0.5, output="noise_pred")
     latents: tuple[int, list[Any]] = (FLOAT, ["batch", channels, "height", "width"])
     inputs: Signature = {
         "sample": latents,
@@ -153,13 +156,13 @@ def unet(channels: int, poison: bool = False) -> onnx.ModelProto:
 
 def _attend(g: Graph, queries: str, context: str) -> str:
     keys = g.op("Transpose", g.op("MatMul", context, g.weight(CONTEXT, HIDDEN, scale=2.0)), perm=[0, 2, 1])
-    values = g.op("MatMul", context, g.weight(CONTEXT, HIDDEN, scale=4.0))
+    values = g.op("MatMul", context, g.weight(CONTEXT, HIDDEN, scale=2.0))
     return g.op("MatMul", g.op("Softmax", g.op("MatMul", queries, keys), axis=-1), values)
 
 
 def vae_decoder(channels: int, downsample: int) -> onnx.ModelProto:
     g = Graph(5)
-    small = g.op("Tanh", g.conv("latents", channels, 3))
+    small = g.op("Tanh", g.conv("latents", channels, 3, scale=0.05))
     scales = g.constant([1, 1, downsample, downsample])
     g.op("Resize", small, "", scales, mode="nearest", output="image")
     return g.model(
@@ -300,6 +303,19 @@ def photo(name: str) -> NDArray[np.uint8]:
 
     path = Path(__file__).parent / "fixtures" / "photos" / f"{name}.jpg"
     return np.asarray(Image.open(path).convert("RGB"))
+
+
+class Recording:
+    """A session that remembers what it was fed, and otherwise is the one it wraps."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.inputs, self.outputs, self.provider = session.inputs, session.outputs, session.provider
+        self.feeds: list[dict[str, NDArray[Any]]] = []
+
+    def run(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        self.feeds.append(feeds)
+        return self._session.run(feeds)
 
 
 if __name__ == "__main__":

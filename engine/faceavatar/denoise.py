@@ -35,7 +35,7 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Denoised:
-    """After step `index` (0-based) of `total`: latents (B, C, h, w), and the net's guided prediction for them.
+    """After step `index` (0-based) of `total`: latents (B, C, h, w) and the guided prediction that led to them.
 
     `before` are the latents that the net saw, scaled for it: with `prediction` they tell the clean picture.
     """

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from faceavatar.errors import MissingGraph, PackInvalid, SignatureMismatch
+from faceavatar.request import SchedulerName
 
 SCHEMA_VERSION = 1
 
@@ -120,7 +121,7 @@ class Matting(Part):
 class Defaults(Part):
     num_inference_steps: Annotated[int, Field(ge=1, le=50)]
     guidance_scale: Annotated[float, Field(ge=1, le=30)]
-    scheduler: str
+    scheduler: SchedulerName
     face_scale: Annotated[float, Field(ge=0, le=1.5)] = 1.0
 
 

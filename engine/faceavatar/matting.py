@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from faceavatar.backends import Session
 from faceavatar.errors import NumericalError
+from faceavatar.image import resize, to_nchw
 from faceavatar.manifest import Matting
 
 
@@ -28,10 +29,7 @@ class Matter:
 
         Raises NumericalError for NaN or infinite values.
         """
-        height, width = self.settings.size
-        small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)
-        mean, std = (np.array(side, np.float32) for side in (self.settings.mean, self.settings.std))
-        planes = np.ascontiguousarray(((small - mean) / std).transpose(2, 0, 1)[None])
+        planes = to_nchw(resize(image, *self.settings.size), self.settings.mean, self.settings.std)
         coarse = self.session.run({"image": planes})[self.settings.alpha][0, 0]
         if not np.isfinite(coarse).all():
             raise NumericalError("matting")

@@ -13,21 +13,33 @@ from tokenizers import Tokenizer
 
 from faceavatar.backends import Session
 from faceavatar.cache import Cache
-from faceavatar.errors import NumericalError
+from faceavatar.errors import NumericalError, PackInvalid
 from faceavatar.manifest import Text
 
 REMEMBERED_WINDOWS = 64
 
 
+def open_tokenizer(path: Path) -> Tokenizer:
+    """Read a tokenizer.json. What it says of cutting and padding is dropped: windows are made here.
+
+    Raises PackInvalid.
+    """
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the bindings raise Exception itself
+        raise PackInvalid(f"{path.name}: not a tokenizer that can be read: {error}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
 class TextEncoder:
     """Encodes prompts of any length; remembers the windows it has seen."""
 
-    def __init__(self, session: Session, tokenizer: Path, settings: Text) -> None:
+    def __init__(self, session: Session, tokenizer: Tokenizer, settings: Text) -> None:
         self.session = session
         self._settings = settings
-        self._tokenizer: Tokenizer = Tokenizer.from_file(str(tokenizer))
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        self._tokenizer = tokenizer
         self._seen: Cache[NDArray[np.float32]] = Cache(REMEMBERED_WINDOWS)
 
     def windows(self, text: str) -> NDArray[np.int64]:

@@ -122,4 +122,5 @@ def _face(row: NDArray[np.float32], offset: float, scale: float) -> Face:
     x, y, width, height = (float(value) for value in row[:4])
     bbox = ((x - offset) / scale, (y - offset) / scale, width / scale, height / scale)
     landmarks = ((row[4:14].reshape(5, 2) - offset) / scale).astype(np.float32)
+    landmarks.setflags(write=False)
     return Face(bbox, landmarks, float(row[14]))

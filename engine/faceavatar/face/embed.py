@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from faceavatar.backends import Session
 from faceavatar.errors import NumericalError
+from faceavatar.image import to_nchw
 from faceavatar.manifest import FaceEncoder
 
 
@@ -25,9 +26,8 @@ class FaceEmbedder:
         Raises NumericalError for NaN or infinite values.
         """
         pixels = crop if self.settings.color == "RGB" else crop[..., ::-1]
-        mean, std = (np.array(side, np.float32) for side in (self.settings.mean, self.settings.std))
-        aligned = ((pixels.astype(np.float32) - mean) / std).transpose(2, 0, 1)[None]
-        embeds = self.session.run({"aligned_face": np.ascontiguousarray(aligned)})["face_embeds"]
+        aligned = to_nchw(pixels, self.settings.mean, self.settings.std)
+        embeds = self.session.run({"aligned_face": aligned})["face_embeds"]
         if not np.isfinite(embeds).all():
             raise NumericalError("face_encoder")
         return embeds

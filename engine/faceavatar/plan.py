@@ -1,0 +1,88 @@
+"""A request made definite for one pack: defaults filled in, seeds drawn, sizes settled, latents checked.
+
+Everything that can be refused without running a model is refused here.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from faceavatar.errors import InvalidRequest, MissingGraph
+from faceavatar.manifest import Manifest
+from faceavatar.request import AvatarRequest
+from faceavatar.schedulers import NoiseSchedule, Scheduler, make_scheduler
+from faceavatar.sizes import drawing_size
+
+SEEDS = 2**32
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one run does. request: the one handed in, with nothing left None that the pack decides.
+
+    latent_shape: (C, h, w). latents: injected unit noise (B, C, h, w), or None for the seeds' own.
+    """
+
+    request: AvatarRequest
+    seeds: tuple[int, ...]
+    latent_shape: tuple[int, int, int]
+    scheduler: Scheduler
+    guidance_scale: float
+    face_scale: float
+    latents: NDArray[np.float32] | None
+
+
+def make_plan(
+    request: AvatarRequest,
+    manifest: Manifest,
+    schedule: NoiseSchedule,
+    latents: NDArray[np.floating] | None = None,
+) -> Plan:
+    """Settle a request. Raises InvalidRequest, and MissingGraph where the pack cannot do what it asks."""
+    if (request.remove_background or request.bg_color) and manifest.matting is None:
+        raise MissingGraph(f"{manifest.name}: this pack has no matting graph, so the background must stay")
+    defaults = manifest.defaults
+    seed = _either(request.seed, secrets.randbelow(SEEDS))
+    steps = _either(request.num_inference_steps, defaults.num_inference_steps)
+    guidance_scale = _either(request.guidance_scale, defaults.guidance_scale)
+    face_scale = _either(request.face_scale, defaults.face_scale)
+    scheduler = _either(request.scheduler, defaults.scheduler)
+    settled: dict[str, Any] = {
+        "seed": seed,
+        "num_inference_steps": steps,
+        "guidance_scale": guidance_scale,
+        "face_scale": face_scale,
+        "scheduler": scheduler,
+    }
+    height, width = drawing_size(manifest.sizes, (request.height, request.width))
+    grain = manifest.latents.downsample
+    shape = (manifest.latents.channels, height // grain, width // grain)
+    return Plan(
+        request=request.model_copy(update=settled),
+        seeds=tuple((seed + index) % SEEDS for index in range(request.batch)),
+        latent_shape=shape,
+        scheduler=make_scheduler(scheduler, schedule, steps),
+        guidance_scale=guidance_scale,
+        face_scale=face_scale,
+        latents=None if latents is None else _checked(latents, (request.batch, *shape)),
+    )
+
+
+def _either(asked: Value | None, default: Value) -> Value:
+    return default if asked is None else asked
+
+
+def _checked(latents: NDArray[np.floating], wanted: tuple[int, ...]) -> NDArray[np.float32]:
+    array = np.asarray(latents)
+    allowed = f"finite floats of shape {wanted}: batch, channels, height and width of the latents"
+    if array.shape != wanted or not np.issubdtype(array.dtype, np.floating):
+        raise InvalidRequest("latents", f"{array.dtype} {array.shape}", allowed)
+    if not np.isfinite(array).all():
+        raise InvalidRequest("latents", "NaN or infinite values", allowed)
+    return array.astype(np.float32)

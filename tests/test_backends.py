@@ -1,0 +1,114 @@
+"""Providers: named, checked, and never replaced by another one in silence."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from faceavatar.backends import (
+    TensorSpec,
+    available_providers,
+    open_session,
+    physical_cores,
+    resolve_provider,
+)
+from faceavatar.backends._onnxruntime import OnnxRuntimeSession
+from faceavatar.errors import FaceAvatarError, PackInvalid, ProviderUnavailable
+
+HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
+HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+PROVIDERS = [
+    "cpu",
+    pytest.param("openvino", marks=pytest.mark.skipif(not HAS_OPENVINO, reason="no openvino")),
+]
+
+
+def feeds() -> dict[str, np.ndarray[Any, Any]]:
+    draw = np.random.default_rng(0)
+    return {
+        "sample": draw.normal(size=(2, 8, 8, 8)).astype(np.float32),
+        "timestep": np.array([999, 999]),
+        "encoder_hidden_states": draw.normal(size=(2, 154, 24)).astype(np.float32),
+        "face_tokens": draw.normal(size=(2, 4, 24)).astype(np.float32),
+        "face_scale": np.ones(1, np.float32),
+    }
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_session_knows_its_provider_and_its_signature(tiny: Path, provider: str) -> None:
+    session = open_session(tiny / "unet.onnx", provider)
+    assert session.provider == provider
+    assert session.inputs["timestep"].dtype == "int64"
+    assert session.inputs["face_tokens"].shape[1:] == (4, 24)
+    assert isinstance(session.inputs["sample"].shape[0], str)
+    assert list(session.outputs) == ["noise_pred"]
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_every_provider_gives_what_the_reference_gives(tiny: Path, provider: str) -> None:
+    reference = open_session(tiny / "unet.onnx", "cpu", threads=1).run(feeds())["noise_pred"]
+    result = open_session(tiny / "unet.onnx", provider).run(feeds())["noise_pred"]
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, reference, atol=2e-5)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_file_that_is_no_graph_is_refused_by_its_name(tmp_path: Path, provider: str) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"not a graph")
+    with pytest.raises(PackInvalid, match=rf"broken\.onnx: {provider} cannot open it"):
+        open_session(tmp_path / "broken.onnx", provider)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_wrong_input_fails_with_the_graphs_name_in_one_line(tiny: Path, provider: str) -> None:
+    wrong = feeds() | {"face_tokens": np.zeros((2, 4, 99), np.float32)}
+    with pytest.raises(FaceAvatarError, match=rf"unet\.onnx failed on {provider}: [^\n]+$"):
+        open_session(tiny / "unet.onnx", provider).run(wrong)
+
+
+def test_an_unknown_provider_is_refused_with_those_available() -> None:
+    with pytest.raises(
+        ProviderUnavailable, match=r"got 'tpu', expected auto or one of .*available here: .*cpu"
+    ):
+        resolve_provider("tpu")
+
+
+@pytest.mark.skipif(HAS_CUDA, reason="this onnxruntime has CUDA")
+def test_cuda_is_refused_where_it_is_not_installed(tiny: Path) -> None:
+    assert "cuda" not in available_providers()
+    with pytest.raises(ProviderUnavailable, match=r"'cuda' cannot be used: .*faceavatar\[cuda\]"):
+        open_session(tiny / "unet.onnx", "cuda")
+
+
+@pytest.mark.skipif(HAS_OPENVINO, reason="openvino is installed")
+def test_openvino_is_refused_with_the_extra_that_installs_it() -> None:
+    with pytest.raises(ProviderUnavailable, match=r"pip install 'faceavatar\[openvino\]'"):
+        resolve_provider("openvino")
+
+
+@pytest.mark.skipif(HAS_CUDA, reason="this onnxruntime has CUDA")
+@pytest.mark.filterwarnings("ignore:Specified provider:UserWarning")
+def test_a_provider_that_gives_way_to_another_in_silence_is_refused(tiny: Path) -> None:
+    with pytest.raises(
+        ProviderUnavailable, match="asked for CUDAExecutionProvider, got CPUExecutionProvider"
+    ):
+        OnnxRuntimeSession(tiny / "unet.onnx", "cuda", "CUDAExecutionProvider", {}, 1)
+
+
+def test_auto_takes_the_first_of_those_available() -> None:
+    assert resolve_provider("auto") == available_providers()[0]
+    assert available_providers()[-1] == "cpu"
+
+
+def test_a_thread_is_given_to_each_core_that_may_be_used() -> None:
+    assert 1 <= physical_cores() <= (os.cpu_count() or 1)
+
+
+def test_a_signature_reads_as_a_type() -> None:
+    assert str(TensorSpec("float32", ("batch", 3, 256, 256))) == "float32[batch, 3, 256, 256]"

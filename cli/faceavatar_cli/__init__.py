@@ -1,0 +1,1 @@
+"""The command line of faceavatar. It stands on the engine's public names; the engine knows nothing of it."""

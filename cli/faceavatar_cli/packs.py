@@ -1,0 +1,143 @@
+"""`faceavatar packs list | show | verify`: what packs there are, what is in one, whether it is whole."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from faceavatar_cli.exits import Manner, complain, debug_option, json_option, print_json
+
+if TYPE_CHECKING:
+    from faceavatar.pack import Pack, PackListing
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def packs(context: click.Context) -> None:
+    """List, show and verify model packs."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+@packs.command("list")
+@json_option
+@debug_option
+@click.pass_obj
+def list_(manner: Manner) -> None:
+    """List the packs found.
+
+    The embedded ones come first, then those in the folders named by FACEAVATAR_PACKS.
+    """
+    from faceavatar.pack import SEARCH_VARIABLE, list_packs
+
+    found = list_packs()
+    if manner.json:
+        print_json({"packs": [_summary(listing) for listing in found]})
+        return
+    for listing in found:
+        click.echo(_line(listing))
+    if not found:
+        click.echo(f"no packs found; set {SEARCH_VARIABLE} to the folder that holds yours", err=True)
+
+
+@packs.command()
+@click.argument("name")
+@json_option
+@debug_option
+@click.pass_obj
+def show(manner: Manner, name: str) -> None:
+    """Show what is in a pack.
+
+    Its graphs, sizes, defaults and licences. NAME is a pack's name or folder.
+    """
+    pack = _open(name)
+    if manner.json:
+        print_json({"folder": str(pack.folder), "manifest": pack.manifest.model_dump(mode="json")})
+        return
+    for title, words in _description(pack):
+        click.echo(f"{title:<12} {words}")
+
+
+@packs.command()
+@click.argument("name")
+@json_option
+@debug_option
+@click.pass_context
+def verify(context: click.Context, name: str) -> None:
+    """Check a pack's files and graphs.
+
+    Every file must have its sha256, every graph its signature. NAME is a pack's name or folder.
+    """
+    from faceavatar.pack import verify as find_problems
+
+    pack = _open(name)
+    problems = find_problems(pack)
+    if context.ensure_object(Manner).json:
+        print_json({"name": pack.name, "folder": str(pack.folder), "ok": not problems, "problems": problems})
+    else:
+        graphs, files = len(pack.manifest.graphs), len(pack.manifest.files)
+        whole = f"ok: {pack.name} {pack.manifest.version}, {files} files and {graphs} graphs are sound"
+        click.echo("\n".join(problems) or whole)
+    if problems:
+        context.exit(
+            complain("pack_invalid", f"{pack.name}: {len(problems)} of its checks failed; install it again")
+        )
+
+
+def _open(name: str) -> Pack:
+    from faceavatar.pack import Pack, find_pack
+
+    return Pack.load(find_pack(name), check_hashes=False)
+
+
+def _summary(listing: PackListing) -> dict[str, Any]:
+    manifest = None if listing.pack is None else listing.pack.manifest
+    return {
+        "name": listing.name,
+        "version": manifest and manifest.version,
+        "family": manifest and manifest.family,
+        "description": manifest and manifest.description,
+        "size": manifest and _size(listing.pack),
+        "folder": str(listing.folder),
+        "problem": listing.problem,
+    }
+
+
+def _line(listing: PackListing) -> str:
+    if listing.pack is None:
+        return f"{listing.name:<12} broken: {listing.problem}"
+    manifest = listing.pack.manifest
+    size = _megabytes(_size(listing.pack))
+    return f"{listing.name:<12} {manifest.version:<8} {manifest.family:<8} {size:>10}  {listing.folder}"
+
+
+def _description(pack: Pack) -> list[tuple[str, str]]:
+    manifest = pack.manifest
+    sizes, defaults, adapter = manifest.sizes, manifest.defaults, manifest.face.adapter
+    native = ", ".join(f"{width}x{height}" for height, width in sizes.native)
+    licenses = Counter(file.license for file in manifest.files.values())
+    lines = [
+        ("name", f"{pack.name} {manifest.version}"),
+        ("family", manifest.family),
+        ("description", manifest.description),
+        ("folder", str(pack.folder)),
+        ("size", _megabytes(_size(pack))),
+        ("draws at", native or f"any multiple of {sizes.multiple_of}"),
+        ("face", f"{adapter.kind}, {adapter.tokens} tokens of a {adapter.embedding_size}-number embedding"),
+        ("defaults", ", ".join(f"{name} {value}" for name, value in defaults.model_dump().items())),
+        ("licences", ", ".join(f"{license} ({count} files)" for license, count in licenses.items())),
+    ]
+    for role, graph in manifest.graphs.items():
+        size = _megabytes(manifest.files[graph.file].size)
+        lines.append((role, f"{graph.file}, {graph.precision}, {size}"))
+    return lines
+
+
+def _size(pack: Pack | None) -> int:
+    return 0 if pack is None else sum(file.size for file in pack.manifest.files.values())
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"

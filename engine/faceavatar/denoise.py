@@ -1,6 +1,6 @@
 """The scheduler loop, a generator of steps: progress, preview and cancellation belong to whoever iterates.
 
-Knows guidance and noise. Does not know where text and face vectors come from, nor what becomes of the latents.
+Knows guidance and noise. Does not know where text and face vectors come from, nor what becomes of latents.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Denoised:
-    """After step `index` (0-based) of `total`: latents (B, C, h, w) and the guided prediction that led to them.
+    """After step `index` (0-based) of `total`: latents (B, C, h, w), and the guided prediction behind them.
 
     `before` are the latents that the net saw, scaled for it: with `prediction` they tell the clean picture.
     """

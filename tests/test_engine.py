@@ -1,0 +1,460 @@
+"""The whole trip on real graphs: what is asked for comes out, exactly, and the same every time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import diffusers
+import numpy as np
+import pytest
+import tiny_pack
+import torch
+from numpy.typing import NDArray
+from tiny_pack import SCHEDULE, Recording, photo
+
+from faceavatar import AvatarEngine, AvatarRequest, AvatarResult, read_metadata
+from faceavatar.errors import (
+    ImageError,
+    InvalidRequest,
+    MissingGraph,
+    NoFaceFound,
+    NumericalError,
+    PackNotFound,
+    ProviderUnavailable,
+)
+from faceavatar.image import to_uint8
+
+PHOTO = Path(__file__).parent / "fixtures" / "photos" / "astronaut.jpg"
+OTHER = PHOTO.with_name("obama.jpg")
+
+
+def ask(**fields: Any) -> AvatarRequest:
+    return AvatarRequest(**{"image": PHOTO, "seed": 1, **fields})
+
+
+def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
+    return int(np.abs(one.astype(int) - other.astype(int)).max())
+
+
+def assert_same(one: AvatarResult, other: AvatarResult) -> None:
+    for left, right in zip(one.images, other.images, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+@contextmanager
+def recorded(engine: AvatarEngine) -> Iterator[dict[str, Recording]]:
+    """Record what each of an engine's sessions is fed, for as long as the block lasts."""
+    rooms: dict[str, Any] = {
+        "unet": engine.unet,
+        "vae": engine.vae,
+        "text": engine.text,
+        "embedder": engine.embedder,
+        "adapter": engine.adapter,
+    }
+    recordings = {name: Recording(room.session) for name, room in rooms.items()}
+    before = {name: room.session for name, room in rooms.items()}
+    for name, room in rooms.items():
+        room.session = recordings[name]
+    try:
+        yield recordings
+    finally:
+        for name, room in rooms.items():
+            room.session = before[name]
+
+
+def runs(recordings: dict[str, Recording]) -> int:
+    return sum(len(recording.feeds) for recording in recordings.values())
+
+
+def test_a_photo_alone_gives_one_avatar_and_says_how(engine: AvatarEngine) -> None:
+    result = engine.generate(AvatarRequest(image=str(PHOTO)))
+    (image,) = result.images
+    assert image.shape == (512, 512, 3)
+    assert image.dtype == np.uint8
+    assert image.std() > 10
+    assert len(result.seeds) == 1
+    assert (result.pack, result.pack_version) == ("tiny", "0.0.1")
+    assert result.face.faces_found == 1
+    assert result.face.others == ()
+    assert result.warnings == ()
+    stages = {"load_image", "detect", "embed", "text", "denoise", "decode", "matting", "total"}
+    assert set(result.timings) == stages
+    assert 0 < sum(result.timings[stage] for stage in stages - {"total"}) <= result.timings["total"]
+
+
+def test_the_same_request_gives_the_same_bytes_twice_and_from_a_fresh_engine(
+    engine: AvatarEngine, tiny: Path
+) -> None:
+    request = ask(batch=2, guidance_scale=4.0, scheduler="euler_ancestral", remove_background=True)
+    first = engine.generate(request)
+    assert_same(first, engine.generate(request))
+    assert_same(first, AvatarEngine.load(tiny, provider="cpu").generate(request))
+
+
+def test_image_3_of_a_batch_equals_the_same_seed_alone(engine: AvatarEngine) -> None:
+    batch = engine.generate(ask(batch=8, seed=40))
+    assert batch.seeds == tuple(range(40, 48))
+    alone = engine.generate(ask(seed=43))
+    assert difference(batch.images[3], alone.images[0]) <= 1
+
+
+def test_a_changed_batch_size_changes_no_picture(engine: AvatarEngine) -> None:
+    large = engine.generate(ask(batch=5, scheduler="euler_ancestral"))
+    small = engine.generate(ask(batch=2, scheduler="euler_ancestral"))
+    for one, other in zip(small.images, large.images, strict=False):
+        assert difference(one, other) <= 1
+
+
+def test_the_seeds_of_a_batch_differ_and_wrap_around(engine: AvatarEngine) -> None:
+    result = engine.generate(ask(batch=3, seed=2**32 - 2))
+    assert result.seeds == (2**32 - 2, 2**32 - 1, 0)
+    assert difference(result.images[0], result.images[1]) > 20
+    assert difference(result.images[2], engine.generate(ask(seed=0)).images[0]) <= 1
+
+
+def test_a_seed_that_was_drawn_is_reported_and_makes_the_same_picture(engine: AvatarEngine) -> None:
+    drawn = engine.generate(ask(seed=None))
+    assert drawn.request.seed == drawn.seeds[0]
+    assert_same(drawn, engine.generate(ask(seed=drawn.seeds[0])))
+    assert engine.generate(ask(seed=None)).seeds != drawn.seeds
+
+
+@pytest.mark.parametrize("size", [(256, 256), (512, 512), (257, 1001), (1536, 259), (640, 513), (1536, 1536)])
+def test_any_size_comes_out_exactly_as_asked_for(
+    engine: AvatarEngine, sd_engine: AvatarEngine, size: tuple[int, int]
+) -> None:
+    for made_by in (engine, sd_engine):
+        result = made_by.generate(
+            ask(height=size[0], width=size[1], num_inference_steps=1, remove_background=True)
+        )
+        assert result.images[0].shape == (*size, 4)
+        assert (result.height, result.width) == size
+
+
+def test_a_pack_of_one_native_size_draws_at_it_and_one_of_multiples_just_above(
+    engine: AvatarEngine, sd_engine: AvatarEngine
+) -> None:
+    for made_by, latent_size in ((engine, (8, 8)), (sd_engine, (33, 126))):
+        with recorded(made_by) as sessions:
+            made_by.generate(ask(height=257, width=1001, num_inference_steps=1))
+        assert sessions["unet"].feeds[0]["sample"].shape[2:] == latent_size
+
+
+def test_rounding_up_to_a_multiple_costs_no_sharpness_only_a_margin(sd_engine: AvatarEngine) -> None:
+    draw = np.random.default_rng(0).standard_normal((1, 4, 33, 33), np.float32)
+    whole = sd_engine.generate(ask(height=264, width=264), draw).images[0]
+    cropped = sd_engine.generate(ask(height=257, width=260), draw).images[0]
+    np.testing.assert_array_equal(cropped, whole[3:260, 2:262])
+
+
+def test_guidance_1_runs_no_unconditional_half(engine: AvatarEngine) -> None:
+    for guidance, batch in ((1.0, 3), (2.0, 6)):
+        with recorded(engine) as sessions:
+            engine.generate(ask(batch=3, guidance_scale=guidance))
+        assert [len(feed["sample"]) for feed in sessions["unet"].feeds] == [batch] * 4
+
+
+def test_the_unconditional_half_is_the_projection_of_zeros(engine: AvatarEngine) -> None:
+    with recorded(engine) as sessions:
+        engine.generate(ask(batch=2))
+    zeros = engine.adapter.session.run({"face_embeds": np.zeros((1, tiny_pack.EMBEDDING), np.float32)})
+    fed = sessions["unet"].feeds[0]["face_tokens"]
+    np.testing.assert_array_equal(fed[:2], np.repeat(zeros["face_tokens"], 2, axis=0))
+    assert not np.allclose(fed[2], fed[0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompt": "a pirate"},
+        {"gender": "woman"},
+        {"negative_prompt": "ugly, blurred"},
+        {"image": OTHER},
+        {"guidance_scale": 9.0},
+        {"face_scale": 0.3},
+        {"num_inference_steps": 9},
+        {"scheduler": "euler_ancestral"},
+        {"seed": 2},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_every_wish_changes_the_picture(engine: AvatarEngine, change: dict[str, Any]) -> None:
+    assert difference(engine.generate(ask(**change)).images[0], engine.generate(ask()).images[0]) > 0
+
+
+def test_gender_says_nothing_beside_a_prompt_of_ones_own(engine: AvatarEngine) -> None:
+    assert_same(
+        engine.generate(ask(prompt="a pirate", gender="man")),
+        engine.generate(ask(prompt="a pirate", gender="woman")),
+    )
+
+
+def test_the_negative_prompt_says_nothing_without_guidance(engine: AvatarEngine) -> None:
+    assert_same(
+        engine.generate(ask(guidance_scale=1.0)),
+        engine.generate(ask(guidance_scale=1.0, negative_prompt="ugly")),
+    )
+
+
+def test_face_scale_0_removes_the_faces_influence(engine: AvatarEngine) -> None:
+    assert_same(engine.generate(ask(face_scale=0.0)), engine.generate(ask(image=OTHER, face_scale=0.0)))
+
+
+def test_the_last_word_of_a_long_prompt_still_counts(engine: AvatarEngine) -> None:
+    long = "man " * 200
+    with recorded(engine) as sessions:
+        hat = engine.generate(ask(prompt=long + "hat"))
+    assert sessions["unet"].feeds[0]["encoder_hidden_states"].shape == (2, 3 * 77, tiny_pack.CONTEXT)
+    assert difference(hat.images[0], engine.generate(ask(prompt=long + "sea")).images[0]) > 3
+
+
+def test_a_negative_prompt_longer_than_the_prompt_is_not_cut_either(engine: AvatarEngine) -> None:
+    with recorded(engine) as sessions:
+        engine.generate(ask(prompt="a pirate", negative_prompt="ugly " * 100))
+    assert sessions["unet"].feeds[0]["encoder_hidden_states"].shape[:2] == (2, 2 * 77)
+
+
+def test_injecting_the_noise_that_the_seeds_would_draw_changes_nothing(engine: AvatarEngine) -> None:
+    noise = [np.random.Generator(np.random.PCG64(seed)) for seed in (1, 2)]
+    latents = np.stack([draw.standard_normal((8, 8, 8), np.float32) for draw in noise])
+    for scheduler in ("dpmpp_2m", "euler_ancestral"):
+        request = ask(batch=2, scheduler=scheduler)
+        injected = engine.generate(request, latents)
+        assert_same(engine.generate(request), injected)
+        assert injected.warnings == ("made from injected latents: the seed alone does not repeat it",)
+
+
+@pytest.mark.parametrize(
+    "latents",
+    [
+        np.zeros((1, 8, 8, 8), np.float32),
+        np.zeros((2, 4, 8, 8), np.float32),
+        np.zeros((2, 8, 64, 64), np.float32),
+        np.zeros((2, 8, 8, 8), np.int64),
+        np.full((2, 8, 8, 8), np.inf, np.float32),
+    ],
+    ids=["batch", "channels", "size", "integers", "infinite"],
+)
+def test_wrong_latents_are_refused_before_any_model_runs(
+    engine: AvatarEngine, latents: NDArray[np.float32]
+) -> None:
+    with recorded(engine) as sessions, pytest.raises(InvalidRequest, match=r"latents: .*\(2, 8, 8, 8\)"):
+        engine.stream(ask(batch=2), latents)
+    assert runs(sessions) == 0
+
+
+def test_bad_input_costs_no_model_run(engine: AvatarEngine, tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("no picture", encoding="utf-8")
+    wrong: list[tuple[type[Exception], Callable[[], object]]] = [
+        (InvalidRequest, lambda: engine.generate(ask(height=100))),
+        (InvalidRequest, lambda: engine.generate(ask(scheduler="heun"))),
+        (InvalidRequest, lambda: engine.generate(ask(image="missing.jpg"))),
+        (InvalidRequest, lambda: engine.generate(ask(face_index=3))),
+        (ImageError, lambda: engine.generate(ask(image=tmp_path / "text.jpg"))),
+        (NoFaceFound, lambda: engine.generate(ask(image=np.zeros((300, 300, 3), np.uint8)))),
+    ]
+    with recorded(engine) as sessions:
+        for error, call in wrong:
+            with pytest.raises(error):
+                call()
+    assert runs(sessions) == 0
+
+
+def test_the_stream_counts_its_steps_and_ends_with_the_result(engine: AvatarEngine) -> None:
+    request = ask(num_inference_steps=5)
+    steps = list(engine.stream(request))
+    assert [step.index for step in steps] == [0, 1, 2, 3, 4]
+    assert {step.total for step in steps} == {5}
+    assert [step.timestep for step in steps] == sorted((step.timestep for step in steps), reverse=True)
+    assert all(step.preview is None for step in steps)
+    assert [step.result is None for step in steps] == [True] * 4 + [False]
+    assert steps[0].seconds_left > 0
+    assert steps[-1].seconds_left == 0
+    assert steps[-1].result is not None
+    assert_same(steps[-1].result, engine.generate(request))
+
+
+@pytest.mark.parametrize("scheduler", ["dpmpp_2m", "ddim", "euler", "lcm"])
+def test_previews_come_as_often_as_asked_and_near_the_result(engine: AvatarEngine, scheduler: str) -> None:
+    request = ask(
+        batch=2, num_inference_steps=20, preview_every=6, height=256, width=300, scheduler=scheduler
+    )
+    steps = list(engine.stream(request))
+    shown = [step.index for step in steps if step.preview]
+    assert shown == [5, 11, 17]
+    result, late, early = steps[-1].result, steps[17].preview, steps[5].preview
+    assert result is not None
+    assert late is not None
+    assert early is not None
+    assert [image.shape for image in late] == [(256, 300, 3)] * 2
+    gaps = [np.abs(seen[0].astype(int) - result.images[0]).mean() for seen in (early, late)]
+    assert gaps[1] < gaps[0]
+    assert gaps[1] < 12
+    assert_same(result, engine.generate(request))
+
+
+def test_leaving_the_loop_cancels_the_rest_and_the_engine_goes_on(engine: AvatarEngine) -> None:
+    with recorded(engine) as sessions:
+        for step in engine.stream(ask(num_inference_steps=50)):
+            if step.index == 1:
+                break
+    assert len(sessions["unet"].feeds) == 2
+    assert sessions["vae"].feeds == []
+    assert engine.generate(ask()).images
+
+
+def test_time_that_the_caller_takes_between_steps_is_not_counted(engine: AvatarEngine) -> None:
+    for step in engine.stream(ask(num_inference_steps=3)):
+        time.sleep(0.2)  # twice before the result is made
+        last = step
+    assert last.result is not None
+    timings = last.result.timings
+    assert timings["total"] - sum(timings[stage] for stage in timings if stage != "total") > 0.35
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
+def test_the_engine_ends_where_a_pipeline_with_diffusers_scheduler_on_the_same_graphs_ends(
+    engine: AvatarEngine,
+) -> None:
+    latents = np.random.default_rng(3).standard_normal((2, 8, 8, 8), np.float32)
+    with recorded(engine) as sessions:
+        ours = engine.generate(ask(batch=2, num_inference_steps=12, guidance_scale=3.5), latents)
+    feed = sessions["unet"].feeds[0]
+    kept = {name: feed[name] for name in ("encoder_hidden_states", "face_tokens", "face_scale")}
+    config = {key: value for key, value in SCHEDULE.items() if key not in ("name", "set_alpha_to_one")}
+    kind: Any = diffusers.DPMSolverMultistepScheduler
+    scheduler = kind(**config, algorithm_type="dpmsolver++")
+    scheduler.set_timesteps(12)
+    sample = torch.from_numpy(latents) * scheduler.init_noise_sigma
+    for timestep in scheduler.timesteps:
+        batch = scheduler.scale_model_input(torch.cat([sample] * 2), timestep).numpy()
+        times = np.full(4, int(timestep))
+        prediction = engine.unet.session.run({"sample": batch, "timestep": times, **kept})["noise_pred"]
+        without, wanted = torch.from_numpy(prediction).chunk(2)
+        sample = scheduler.step(without + 3.5 * (wanted - without), timestep, sample).prev_sample
+    theirs = engine.vae.session.run({"latents": sample.numpy() / 0.5 + np.float32(0.1)})["image"]
+    for one, other in zip(ours.images, to_uint8(theirs), strict=True):
+        assert difference(one, other) <= 1
+
+
+def test_a_removed_background_is_transparent_and_the_colours_stay(engine: AvatarEngine) -> None:
+    plain, cut = engine.generate(ask()).images[0], engine.generate(ask(remove_background=True)).images[0]
+    assert cut.shape == (512, 512, 4)
+    np.testing.assert_array_equal(cut[..., :3], plain)
+    assert cut[0, 0, 3] == 0
+    assert cut[256, 256, 3] == 255
+
+
+@pytest.mark.parametrize(("given", "color"), [("#12AB7F", (0x12, 0xAB, 0x7F)), ("#f00", (255, 0, 0))])
+def test_bg_color_is_exact_where_alpha_is_0(
+    engine: AvatarEngine, given: str, color: tuple[int, int, int]
+) -> None:
+    cut = engine.generate(ask(remove_background=True)).images[0]
+    image = engine.generate(ask(bg_color=given)).images[0]
+    assert image.shape == (512, 512, 3)
+    assert (image[cut[..., 3] == 0] == color).all()
+    np.testing.assert_array_equal(image[cut[..., 3] == 255], cut[cut[..., 3] == 255][:, :3])
+
+
+def test_a_colour_wins_over_transparency_and_says_so(engine: AvatarEngine) -> None:
+    result = engine.generate(ask(bg_color="#00ff00", remove_background=True))
+    assert result.images[0].shape == (512, 512, 3)
+    assert result.warnings == ("bg_color #00ff00 was used, so the background is not transparent",)
+
+
+def test_a_pack_without_matting_refuses_a_cut_out_at_once(tmp_path: Path) -> None:
+    folder = tiny_pack.build(tmp_path / "plain")
+    tiny_pack.change_manifest(folder, lambda m: (m["graphs"].pop("matting"), m.pop("matting")))
+    plain = AvatarEngine.load(folder, provider="cpu")
+    assert plain.generate(ask()).images
+    with recorded(plain) as sessions, pytest.raises(MissingGraph, match="no matting graph"):
+        plain.stream(ask(bg_color="#fff"))
+    assert runs(sessions) == 0
+
+
+@pytest.fixture(scope="module")
+def two_faces() -> NDArray[np.uint8]:
+    large = np.asarray(cv2.resize(photo("obama"), (700, 800)), np.uint8)
+    small = np.asarray(cv2.resize(photo("astronaut"), (400, 400)), np.uint8)
+    return np.hstack([np.pad(small, ((0, 400), (0, 0), (0, 0)), mode="edge"), large])
+
+
+def test_of_several_faces_the_largest_is_used_and_the_others_are_told(
+    engine: AvatarEngine, two_faces: NDArray[np.uint8]
+) -> None:
+    result = engine.generate(ask(image=two_faces))
+    assert result.face.faces_found == 2
+    assert result.face.bbox[0] > 400
+    assert [box[0] < 400 for box in result.face.others] == [True]
+    assert result.warnings == ("2 faces were found; the largest was used (face_index picks another)",)
+
+
+def test_face_index_picks_another_face_by_size(engine: AvatarEngine, two_faces: NDArray[np.uint8]) -> None:
+    first, second = (engine.generate(ask(image=two_faces, face_index=index)) for index in (0, 1))
+    assert first.face.bbox[2] > second.face.bbox[2]
+    assert second.warnings == ()
+    assert difference(first.images[0], second.images[0]) > 3
+    with pytest.raises(InvalidRequest, match=r"face_index: got 2, allowed 0\.\.1"):
+        engine.generate(ask(image=two_faces, face_index=2))
+
+
+def test_a_small_face_is_used_with_a_warning(engine: AvatarEngine) -> None:
+    small = np.asarray(cv2.resize(photo("astronaut"), (128, 128), interpolation=cv2.INTER_AREA), np.uint8)
+    (warning,) = engine.generate(ask(image=small)).warnings
+    assert "pixels wide" in warning
+
+
+def test_a_photo_and_a_prompt_seen_before_are_not_looked_at_again(tiny: Path) -> None:
+    fresh = AvatarEngine.load(tiny, provider="cpu")
+    with recorded(fresh) as sessions:
+        first, second = fresh.generate(ask()), fresh.generate(ask(image=PHOTO.read_bytes()))
+    assert len(sessions["embedder"].feeds) == 1
+    assert len(sessions["text"].feeds) == 2
+    assert second.timings["detect"] == 0
+    assert_same(first, second)
+
+
+def test_a_net_that_divides_by_zero_is_refused_with_its_step(tmp_path: Path) -> None:
+    poisoned = AvatarEngine.load(tiny_pack.build(tmp_path / "poisoned", poison=True), provider="cpu")
+    with pytest.raises(NumericalError, match="unet gave NaN or infinite values at step 0"):
+        poisoned.generate(ask())
+
+
+def test_several_threads_may_share_an_engine(engine: AvatarEngine) -> None:
+    requests = [
+        ask(seed=seed, image=image, prompt="a pirate") for seed in range(3) for image in (PHOTO, OTHER)
+    ]
+    alone = [engine.generate(request) for request in requests]
+    with ThreadPoolExecutor(4) as pool:
+        for one, other in zip(alone, pool.map(engine.generate, requests), strict=True):
+            assert_same(one, other)
+
+
+def test_a_saved_picture_carries_what_makes_it_again(engine: AvatarEngine, tmp_path: Path) -> None:
+    result = engine.generate(ask(batch=3, seed=None))
+    path = result.save(tmp_path)[2]
+    again = AvatarRequest.from_metadata(read_metadata(path)["request"])
+    assert again.num_inference_steps == 4
+    assert difference(engine.generate(again).images[0], result.images[2]) <= 1
+
+
+def test_an_unknown_pack_or_provider_is_refused_by_name(tiny: Path) -> None:
+    with pytest.raises(PackNotFound, match="nobody"):
+        AvatarEngine.load("nobody")
+    with pytest.raises(ProviderUnavailable, match="tpu"):
+        AvatarEngine.load(tiny, provider="tpu")
+
+
+def test_the_provider_in_use_is_told(engine: AvatarEngine) -> None:
+    assert engine.provider == engine.unet.session.provider == "cpu"
+
+
+def test_the_thread_count_changes_no_picture(engine: AvatarEngine, tiny: Path) -> None:
+    single = AvatarEngine.load(tiny, provider="cpu", threads=1)
+    assert difference(single.generate(ask()).images[0], engine.generate(ask()).images[0]) <= 1

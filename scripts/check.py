@@ -1,0 +1,37 @@
+"""The one check command: style, types, layers, tests. All of it runs; the exit code is 0 when all passed.
+
+    python scripts/check.py [arguments for pytest]
+
+pytest comes last, so that its summary is the last line. What failed before it is named just above it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+STATIC = {
+    "ruff check": ["-m", "ruff", "check", "."],
+    "ruff format": ["-m", "ruff", "format", "--check", "."],
+    "mypy": ["-m", "mypy", "engine", "export", "cli"],
+    "import-linter": ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
+}
+
+
+def run(name: str, arguments: list[str]) -> bool:
+    print(f"-- {name}", flush=True)
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT).returncode == 0
+
+
+def main() -> int:
+    failed = [name for name, arguments in STATIC.items() if not run(name, arguments)]
+    if failed:
+        print(f"-- FAILED so far: {', '.join(failed)}", flush=True)
+    tests = run("pytest", ["-m", "pytest", *sys.argv[1:]])
+    return 0 if tests and not failed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

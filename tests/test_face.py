@@ -10,9 +10,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from faceavatar.errors import NoFaceFound
+from faceavatar.adapter import FaceAdapter
+from faceavatar.errors import NoFaceFound, NumericalError
 from faceavatar.face.align import ARCFACE_112, HEAD_112, align, similarity
 from faceavatar.face.detect import FaceDetector
+from faceavatar.face.embed import FaceEmbedder
+from faceavatar.pack import Pack
 
 PHOTOS = Path(__file__).parent / "fixtures" / "photos"
 MODEL = Path(__file__).parents[1] / "engine" / "faceavatar" / "packs" / "toon" / "face_detection_yunet.onnx"
@@ -146,3 +149,24 @@ def test_what_lies_outside_the_photo_repeats_its_border(detector: FaceDetector) 
     image[:8] = (10, 200, 30)
     top = align(image, landmarks - [0, 150], "head", 128)[0]
     np.testing.assert_array_equal(np.unique(top.reshape(-1, 3), axis=0), [[10, 200, 30]])
+
+
+def test_an_encoder_that_wants_bgr_gets_it(tiny: Path) -> None:
+    pack = Pack.load(tiny)
+    settings, session = pack.manifest.face.encoder, pack.open("face_encoder", "cpu")
+    crop = photo("astronaut")[60:188, 160:288]
+    turned = FaceEmbedder(session, settings.model_copy(update={"color": "BGR"}))
+    plain = FaceEmbedder(session, settings)
+    assert plain.embed(crop).shape == (1, pack.manifest.face.adapter.embedding_size)
+    np.testing.assert_array_equal(turned.embed(crop), plain.embed(np.ascontiguousarray(crop[..., ::-1])))
+    assert not np.allclose(turned.embed(crop), plain.embed(crop), atol=0.01)
+
+
+def test_an_adapter_that_wants_unit_length_gets_it(tiny: Path) -> None:
+    pack = Pack.load(tiny)
+    settings, session = pack.manifest.face.adapter, pack.open("face_projection", "cpu")
+    adapter = FaceAdapter(session, settings.model_copy(update={"normalize": True}))
+    embeds = np.random.default_rng(0).normal(size=(1, settings.embedding_size)).astype(np.float32)
+    np.testing.assert_allclose(adapter.tokens(embeds), adapter.tokens(embeds * 7), atol=1e-5)
+    with pytest.raises(NumericalError, match="face_projection"):
+        FaceAdapter(session, settings).tokens(embeds * np.float32(np.nan))

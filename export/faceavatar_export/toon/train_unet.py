@@ -1,6 +1,7 @@
 """Trains the UNet and the face projection on latents, captions and identities; restarts from its checkpoint.
 
-`python -m faceavatar_export.toon.train_unet DATA RUN TOKENIZER.json --minutes 80`. DATA holds latents.npy, embeddings.npy and
+`python -m faceavatar_export.toon.train_unet DATA RUN TOKENIZER.json --minutes 80`, or `torchrun --nproc-per-node N -m ...` for N
+processes that share their gradients. DATA holds latents.npy, embeddings.npy and
 scenes.jsonl; RUN holds text.pt, known_tokens.pt and autoencoder.pt. v-prediction (Salimans and Ho 2022), min-SNR weights
 (Hang et al. 2023, gamma 5), zero terminal SNR (Lin et al. 2023): without the last, a black background is never black.
 """
@@ -24,7 +25,16 @@ from .draw import load_scenes
 from .identity import Identity, Scene
 from .network import make_projection, make_schedule, make_unet
 from .text_encoder import TextEncoder
-from .training import Average, RunLog, load_checkpoint, save_checkpoint, warm_cosine
+from .training import (
+    Average,
+    RunLog,
+    agreed,
+    join_processes,
+    load_checkpoint,
+    save_checkpoint,
+    share_gradients,
+    warm_cosine,
+)
 
 SHEET_EVERY_S = 600.0
 
@@ -92,7 +102,9 @@ def sheet_rows(people: list[tuple[Identity, Scene]], embeddings: np.ndarray) -> 
 
 
 def train(data: Path, run: Path, tokenizer_file: Path, minutes: float, batch_size: int, lr: float) -> None:
-    """Trains for `minutes` of wall clock; RUN/unet.pt holds model, average and optimizer."""
+    """Trains for `minutes` of wall clock; RUN/unet.pt holds model, average and optimizer. The batch is one process's."""
+    rank, processes = join_processes()
+    torch.manual_seed(0)  # the same first weights in every process
     latents = np.load(data / "latents.npy", mmap_mode="r")
     embeddings = np.load(data / "embeddings.npy")[: len(latents)]
     people = load_scenes(data)[: len(latents)]
@@ -104,11 +116,12 @@ def train(data: Path, run: Path, tokenizer_file: Path, minutes: float, batch_siz
     average = Average(model, 0.998)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=1e-3)
     step, spent = load_checkpoint(run / "unet.pt", model=model, average=average, optimizer=optimizer)
-    rng = np.random.default_rng((8, step))
+    rng = np.random.default_rng((8, step, rank))
+    torch.manual_seed(1000 * step + rank)
     abar = make_schedule().alphas_cumprod
     log, start, sheet_at = RunLog(run / "unet.csv", ("step", "minutes", "loss")), time.time() - spent, time.time() + 300
     running = 0.0
-    while (elapsed := (time.time() - start) / 60) < minutes:
+    while (elapsed := agreed((time.time() - start) / 60, processes)) < minutes:
         for group in optimizer.param_groups:
             group["lr"] = lr * warm_cosine(elapsed / minutes)
         rows = rng.choice(len(latents), batch_size, p=weights)
@@ -125,9 +138,12 @@ def train(data: Path, run: Path, tokenizer_file: Path, minutes: float, batch_siz
         loss = (weight * (predicted.float() - v).square()).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        share_gradients(model, processes)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         step += 1
+        if rank > 0:
+            continue
         average.update(model, step)
         running += loss.item() / 50
         if step % 50 == 0:
@@ -140,6 +156,8 @@ def train(data: Path, run: Path, tokenizer_file: Path, minutes: float, batch_siz
         if time.time() > sheet_at:
             write_sheet(average.module, codec, maker, sheet_rows(people, embeddings), run / f"sheet-{step:06d}.png")
             sheet_at = time.time() + SHEET_EVERY_S
+    if rank > 0:
+        return
     save_checkpoint(run / "unet.pt", step, time.time() - start, model=model, average=average, optimizer=optimizer)
     write_sheet(average.module, codec, maker, sheet_rows(people, embeddings), run / f"sheet-{step:06d}.png")
 

@@ -1,0 +1,130 @@
+"""torch modules become ONNX graphs: one call, named dynamic dimensions, checked against torch; weights stored small.
+
+Knows nothing of diffusion. The dynamo exporter names dimensions by itself (`s53`): they are renamed here to what the
+manifest calls them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+OPSET = 18
+INT8_MIN_SIZE = 4096
+
+
+def export_graph(
+    module: nn.Module,
+    example: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    axes: Mapping[str, Mapping[int, str]],
+    path: Path,
+    output_axes: Mapping[str, Mapping[int, str]],
+) -> None:
+    """Writes `module` to `path` with named inputs, outputs and dynamic axes.
+
+    `example` gives the positional inputs in order; the sizes of dynamic axes in it must be above 1, or the exporter
+    takes them for constants. `axes` and `output_axes` name the dynamic axes: {"sample": {0: "batch", 2: "height"}}.
+    """
+    module = module.eval()
+    dynamic = {name: {axis: torch.export.Dim.DYNAMIC for axis in axes.get(name, {})} for name in example}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations, nothing about this graph
+        program = torch.onnx.export(
+            module,
+            tuple(example.values()),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(example),
+            output_names=list(outputs),
+            dynamic_shapes=tuple(dynamic.values()),
+            verbose=False,
+        )
+    assert program is not None
+    program.save(str(path))
+    model = onnx.load(path)
+    _name_axes(model.graph.input, axes)
+    _name_axes(model.graph.output, output_axes)
+    del model.graph.value_info[:]  # they still carry the exporter's dimension names
+    del model.metadata_props[:]
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    onnx.save(model, path)
+
+
+def _name_axes(values: Sequence[onnx.ValueInfoProto], axes: Mapping[str, Mapping[int, str]]) -> None:
+    for value in values:
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if axis in axes.get(value.name, {}):
+                dim.dim_param = axes[value.name][axis]
+
+
+def _channel_axis(weights: np.ndarray) -> int:
+    """The axis (0 or 1) along which separate int8 scales lose less."""
+    errors = []
+    for axis in (0, 1):
+        scale = _scales(weights, axis)
+        errors.append(float(np.square(np.rint(weights / scale) * scale - weights).sum()))
+    return int(np.argmin(errors))
+
+
+def _scales(weights: np.ndarray, axis: int) -> np.ndarray:
+    others = tuple(i for i in range(weights.ndim) if i != axis)
+    scales: np.ndarray = np.maximum(np.abs(weights).max(axis=others, keepdims=True), 1e-12) / 127
+    return scales.astype(np.float32)
+
+
+def store_weights_as_int8(path: Path) -> None:
+    """Rewrites a graph so that large matrices and kernels lie in the file as int8 with a scale a channel.
+
+    Cast and Mul of constants, not DequantizeLinear: every runtime folds them into float32 weights when it loads, so the
+    arithmetic of the run stays float32 and only the file is small.
+    """
+    model = onnx.load(path)
+    graph = model.graph
+    casts: list[onnx.NodeProto] = []
+    kept: list[TensorProto] = []
+    for tensor in graph.initializer:
+        weights = numpy_helper.to_array(tensor)
+        if weights.dtype != np.float32 or weights.ndim < 2 or weights.size < INT8_MIN_SIZE:
+            kept.append(tensor)
+            continue
+        scale = _scales(weights, _channel_axis(weights))
+        small = np.rint(weights / scale).astype(np.int8)
+        name = tensor.name
+        kept += [numpy_helper.from_array(small, name + ".int8"), numpy_helper.from_array(scale, name + ".scale")]
+        casts += [
+            helper.make_node("Cast", [name + ".int8"], [name + ".cast"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", [name + ".cast", name + ".scale"], [name]),
+        ]
+    nodes = [*casts, *graph.node]
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend(kept)
+    graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def signature(path: Path) -> tuple[dict[str, dict[str, object]], dict[str, dict[str, object]]]:
+    """Inputs and outputs of a graph as the manifest writes them: {"sample": {"dtype": "float32", "shape": [...]}}."""
+    graph = onnx.load(path, load_external_data=False).graph
+    constants = {tensor.name for tensor in graph.initializer}
+
+    def describe(values: Sequence[onnx.ValueInfoProto]) -> dict[str, dict[str, object]]:
+        found: dict[str, dict[str, object]] = {}
+        for value in values:
+            if value.name not in constants:
+                tensor = value.type.tensor_type
+                dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
+                found[value.name] = {"dtype": dtype, "shape": [d.dim_param or d.dim_value for d in tensor.shape.dim]}
+        return found
+
+    return describe(graph.input), describe(graph.output)

@@ -1,0 +1,58 @@
+"""Writes pack.json beside the graphs: hashes, sizes, licences and signatures are read from the files, never typed in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .graphs import signature
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Under which licence a file may be used, and whom to name."""
+
+    license: str
+    attribution: str
+
+
+def describe_file(path: Path, provenance: Provenance) -> dict[str, object]:
+    """The manifest's entry of one file."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {
+        "sha256": digest,
+        "size": path.stat().st_size,
+        "license": provenance.license,
+        "attribution": provenance.attribution,
+    }
+
+
+def write_manifest(
+    folder: Path,
+    head: Mapping[str, object],
+    graphs: Mapping[str, tuple[str, str]],
+    files: Mapping[str, Provenance],
+    tail: Mapping[str, object],
+) -> None:
+    """Writes FOLDER/pack.json.
+
+    `head` holds name, version, family, description; `graphs` maps a role to (file, precision); `files` names every file
+    of the pack; `tail` holds text, scheduler, latents, sizes, face, matting, defaults and what else the pack declares.
+    """
+    described: dict[str, object] = {}
+    for role, (file, precision) in graphs.items():
+        inputs, outputs = signature(folder / file)
+        described[role] = {"file": file, "precision": precision, "inputs": inputs, "outputs": outputs}
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        **head,
+        "files": {name: describe_file(folder / name, provenance) for name, provenance in files.items()},
+        "graphs": described,
+        **tail,
+    }
+    (folder / "pack.json").write_text(json.dumps(manifest, indent=1) + "\n")

@@ -1,0 +1,211 @@
+"""Writes the toon pack from a training run: every graph exported, compressed, compared with torch, and described.
+
+`python -m faceavatar_export.toon.export_pack RUN PACK_DIR`. RUN holds the checkpoints and face_encoder.onnx; PACK_DIR holds
+tokenizer.json and face_detection_yunet.onnx already, and receives the graphs, NOTICE and pack.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .. import graphs
+from ..pack_writer import Provenance, write_manifest
+from ..verify import relative_error
+from .autoencoder import LATENT_CHANNELS, Autoencoder
+from .identity import EMBEDDING_SIZE
+from .matting_net import SIZE as MATTING_SIZE
+from .matting_net import MattingNet
+from .network import FACE_TOKENS, SCHEDULE
+from .text_encoder import CONTEXT, WINDOW, TextEncoder
+from .train_unet import Model
+from .training import Average, load_checkpoint
+
+VERSION = "0.1.0"
+TOLERANCE = 1e-4
+INT8_TOLERANCE = 0.03
+DRAWN = Provenance(
+    "CC-BY-4.0",
+    "Trained on drawings made with DiceBear (MIT) from Avataaars by Pablo Stanley (free for personal and commercial use), "
+    "ToonHead by Johan Melin (CC BY 4.0), Open Peeps by Pablo Stanley (CC0 1.0) and Pixel Art by DiceBear (CC0 1.0)",
+)
+TRAINED = Provenance("Apache-2.0", "Trained by the faceavatar project")
+YUNET = Provenance("MIT", "YuNet by Shiqi Yu and contributors, libfacedetection / OpenCV Zoo")
+CLIP_BPE = Provenance("MIT", "Byte-pair merges of CLIP, OpenAI; as shipped by OpenCLIP")
+
+
+def _check(module: nn.Module, path: Path, inputs: Mapping[str, Tensor], tolerance: float) -> float:
+    error = relative_error(module, path, inputs)
+    print(f"{path.name}: relative error {error:.2g}, {path.stat().st_size / 1e6:.1f} MB")
+    if not error <= tolerance:
+        raise ValueError(f"{path.name}: relative error {error:.3g} against torch, {tolerance} allowed; the export is wrong")
+    return error
+
+
+def _small(module: nn.Module, path: Path, inputs: Mapping[str, Tensor]) -> float:
+    """Checks the export, stores its weights as int8, checks again; returns the last error."""
+    _check(module, path, inputs, TOLERANCE)
+    graphs.store_weights_as_int8(path)
+    return _check(module, path, inputs, INT8_TOLERANCE)
+
+
+def export_text(run: Path, out: Path) -> float:
+    """text_encoder.onnx"""
+    encoder = TextEncoder(torch.load(run / "known_tokens.pt", weights_only=True))
+    load_checkpoint(run / "text.pt", encoder=encoder)
+    ids = torch.randint(0, 49408, (3, WINDOW))
+    ids[:, 0], ids[:, 40:] = 49406, 49407
+    ids[:, 1:20] = encoder.known.nonzero().flatten()[torch.randint(0, int(encoder.known.max()), (3, 19))]
+    path, inputs = out / "text_encoder.onnx", {"input_ids": ids}
+    axes = {"input_ids": {0: "batch"}}
+    graphs.export_graph(encoder, inputs, ["last_hidden_state"], axes, path, {"last_hidden_state": {0: "batch"}})
+    return _small(encoder, path, inputs)
+
+
+def export_unet(run: Path, out: Path) -> float:
+    """unet.onnx and face_projection.onnx, from the averaged weights."""
+    model = Model()
+    average = Average(model)
+    load_checkpoint(run / "unet.pt", average=average)
+    model = average.module
+    generator = torch.Generator().manual_seed(0)
+    embeds = torch.randn(3, EMBEDDING_SIZE, generator=generator)
+    path = out / "face_projection.onnx"
+    batch = {0: "batch"}
+    graphs.export_graph(
+        model.projection, {"face_embeds": embeds}, ["face_tokens"], {"face_embeds": batch}, path, {"face_tokens": batch}
+    )
+    _check(model.projection, path, {"face_embeds": embeds}, TOLERANCE)
+    inputs = {
+        "sample": torch.randn(3, LATENT_CHANNELS, 8, 12, generator=generator),
+        "timestep": torch.tensor([999, 500, 20]),
+        "encoder_hidden_states": torch.randn(3, 2 * WINDOW, CONTEXT, generator=generator),
+        "face_tokens": torch.randn(3, FACE_TOKENS, CONTEXT, generator=generator),
+        "face_scale": torch.tensor([0.8]),
+    }
+    grid = {0: "batch", 2: "height", 3: "width"}
+    axes = {
+        "sample": grid,
+        "timestep": batch,
+        "encoder_hidden_states": {0: "batch", 1: "tokens"},
+        "face_tokens": batch,
+    }
+    path = out / "unet.onnx"
+    graphs.export_graph(model.unet, inputs, ["noise_pred"], axes, path, {"noise_pred": grid})
+    return _small(model.unet, path, inputs)
+
+
+def export_decoder(run: Path, out: Path) -> float:
+    """vae_decoder.onnx"""
+    codec = Autoencoder()
+    load_checkpoint(run / "autoencoder.pt", model=codec)
+    inputs = {"latents": torch.randn(2, LATENT_CHANNELS, 3, 5)}
+    path = out / "vae_decoder.onnx"
+    grid = {0: "batch", 2: "latent_height", 3: "latent_width"}
+    image = {0: "batch", 2: "height", 3: "width"}
+    graphs.export_graph(codec.decoder, inputs, ["image"], {"latents": grid}, path, {"image": image})
+    return _small(codec.decoder, path, inputs)
+
+
+def export_matting(run: Path, out: Path) -> float:
+    """matting.onnx"""
+    net = MattingNet()
+    load_checkpoint(run / "matting.pt", model=net)
+    inputs = {"image": torch.rand(2, 3, MATTING_SIZE, MATTING_SIZE) * 2 - 1}
+    path, batch = out / "matting.onnx", {0: "batch"}
+    graphs.export_graph(net, inputs, ["alpha"], {"image": batch}, path, {"alpha": batch})
+    return _check(net, path, inputs, TOLERANCE)
+
+
+def export_pack(run: Path, out: Path) -> None:
+    """The whole pack; raises ValueError where a graph strays from its torch module."""
+    out.mkdir(parents=True, exist_ok=True)
+    errors = {
+        "text_encoder": export_text(run, out),
+        "unet": export_unet(run, out),
+        "vae_decoder": export_decoder(run, out),
+        "matting": export_matting(run, out),
+    }
+    shutil.copyfile(run / "face_encoder.onnx", out / "face_encoder.onnx")
+    small = "fp32, weights stored as int8"
+    write_manifest(
+        out,
+        {
+            "name": "toon",
+            "version": VERSION,
+            "family": "toon",
+            "description": "Small model trained on drawn avatars: vector cartoon, storybook, comic ink and pixel art",
+        },
+        {
+            "text_encoder": ("text_encoder.onnx", small),
+            "face_encoder": ("face_encoder.onnx", "fp32"),
+            "face_projection": ("face_projection.onnx", "fp32"),
+            "unet": ("unet.onnx", small),
+            "vae_decoder": ("vae_decoder.onnx", small),
+            "matting": ("matting.onnx", "fp32"),
+        },
+        {
+            "text_encoder.onnx": TRAINED,
+            "face_encoder.onnx": TRAINED,
+            "face_projection.onnx": DRAWN,
+            "unet.onnx": DRAWN,
+            "vae_decoder.onnx": DRAWN,
+            "matting.onnx": DRAWN,
+            "tokenizer.json": CLIP_BPE,
+            "face_detection_yunet.onnx": YUNET,
+        },
+        {
+            "text": {
+                "tokenizer": "tokenizer.json",
+                "max_length": WINDOW,
+                "bos_token_id": 49406,
+                "eos_token_id": 49407,
+                "pad_token_id": 49407,
+            },
+            "scheduler": {"name": "ddim", "steps_offset": 0, "set_alpha_to_one": True, **SCHEDULE},
+            "latents": {"channels": LATENT_CHANNELS, "downsample": 64, "scaling_factor": 1.0, "shift_factor": 0.0},
+            "sizes": {"native": [[512, 512]], "multiple_of": 64, "policy": "extend"},
+            "face": {
+                "detector": {"kind": "yunet", "file": "face_detection_yunet.onnx"},
+                "alignment": {"kind": "head", "size": 128},
+                "encoder": {"mean": [127.5] * 3, "std": [127.5] * 3, "color": "RGB"},
+                "adapter": {
+                    "kind": "faceid",
+                    "tokens": FACE_TOKENS,
+                    "embedding_size": EMBEDDING_SIZE,
+                    "normalize": False,
+                },
+            },
+            "matting": {
+                "size": [MATTING_SIZE, MATTING_SIZE],
+                "mean": [127.5] * 3,
+                "std": [127.5] * 3,
+                "alpha": "alpha",
+            },
+            "defaults": {
+                "num_inference_steps": 20,
+                "guidance_scale": 2.5,
+                "scheduler": "dpmpp_2m",
+                "face_scale": 1.0,
+            },
+            "parity": {"reference": "torch, float32", "relative_error": {k: float(f"{v:.3g}") for k, v in errors.items()}},
+        },
+    )
+
+
+def main() -> None:
+    """The command line of the module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("out", type=Path)
+    args = parser.parse_args()
+    export_pack(args.run, args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -92,7 +92,8 @@ def installed_packages() -> dict[str, str]:
 
 def check_python(version: tuple[int, ...]) -> Check:
     """Whether this Python is one that faceavatar runs on."""
-    here = f"faceavatar {__version__}, Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    machine = f"{platform.system()} {platform.machine()}"
+    here = f"faceavatar {__version__}, Python {platform.python_version()} on {machine}"
     if OLDEST_PYTHON <= version <= NEWEST_PYTHON:
         return Check("python", here)
     low, high = (".".join(map(str, pair)) for pair in (OLDEST_PYTHON, NEWEST_PYTHON))

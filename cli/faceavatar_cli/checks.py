@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from importlib import import_module
 from importlib.metadata import distributions
 from pathlib import Path
 
-from faceavatar import __version__
+from faceavatar import ProviderUnavailable, __version__
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 13)
 NEEDED_MEMORY = 1_000_000_000  # what one 512x512 run with the embedded pack stays below
@@ -55,6 +56,8 @@ CLASHES = {
         ),
     ),
 }
+CUDA_LIBRARY = "nvidia-cudnn-cu13"  # what faceavatar[cuda] brings
+EXCHANGE = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
 _REINSTALL = "pip install --force-reinstall"
 
 
@@ -77,8 +80,11 @@ def examine() -> Iterator[Check]:
     installed = installed_packages()
     yield check_python(sys.version_info[:2])
     yield from check_clashes(installed)
-    for check in (check_modules, check_providers, check_packs, check_memory):
-        yield from _guarded(check)
+    yield from _guarded("packages", check_modules)
+    yield from _guarded("providers", check_providers)
+    yield from _guarded("gpu", lambda: check_gpu(installed, has_nvidia_driver()))
+    yield from _guarded("packs", check_packs)
+    yield from _guarded("memory", check_memory)
 
 
 def installed_packages() -> dict[str, str]:
@@ -140,6 +146,28 @@ def check_providers() -> Iterator[Check]:
     yield Check("providers", f"{', '.join(names)}; auto takes {best}; {cores} core{'s'[: cores > 1]}")
 
 
+def check_gpu(installed: Mapping[str, str], driver: bool) -> Iterator[Check]:
+    """Whether an NVIDIA GPU lies idle: a problem where its libraries were installed, else a remark."""
+    from faceavatar.backends import resolve_provider
+
+    if not driver:
+        return
+    try:
+        resolve_provider("cuda")
+    except ProviderUnavailable as error:
+        if CUDA_LIBRARY in installed:
+            yield Check("gpu", str(error), EXCHANGE)
+        else:
+            yield Check(
+                "gpu", f"an NVIDIA GPU is idle; to use it: pip install 'faceavatar[cuda]' && {EXCHANGE}"
+            )
+
+
+def has_nvidia_driver() -> bool:
+    """Whether NVIDIA's driver is installed."""
+    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
+
+
 def check_packs() -> Iterator[Check]:
     """Whether the packs are there and whole, and the search path leads somewhere."""
     from faceavatar.pack import EMBEDDED, SEARCH_VARIABLE, list_packs, verify
@@ -197,12 +225,11 @@ def available_memory(root: Path = Path("/")) -> int | None:
     return min(free, limit - used + int(stat.get("inactive_file", 0)))  # cached files give way
 
 
-def _guarded(check: Callable[[], Iterator[Check]]) -> Iterator[Check]:
+def _guarded(name: str, check: Callable[[], Iterator[Check]]) -> Iterator[Check]:
     """A doctor that dies of the illness is of no use: what a check raises is a finding."""
     try:
         yield from check()
     except Exception as error:
-        name = check.__name__.removeprefix("check_")
         yield Check(name, f"cannot be checked: {_one_line(error)}", f"{_REINSTALL} faceavatar")
 
 

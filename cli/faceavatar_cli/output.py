@@ -73,7 +73,7 @@ class Output:
             return
         data = encode_png(np.hstack(step.preview))
         if self._preview is not None:
-            self._preview.write_bytes(data)
+            _fill(self._preview, lambda path: path.write_bytes(data))
             return
         stem = f"{self._target.stem}-preview.png"
         name = self._target.with_name(stem) if self._is_file else self._target / "preview.png"
@@ -93,24 +93,35 @@ class Output:
         return [self._target.with_name(f"{stem}-{index}{suffix}") for index in range(len(result.images))]
 
     def _put(self, path: Path, write: Callable[[Path], object]) -> Path:
-        """Writes under this name, or under the next number that is free; nothing half-written stays."""
-        part = path.with_name(f".{os.getpid()}-{path.name}")
-        claimed = None
+        """Writes under this name, or under the first number that is free; nothing half-written stays."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path = claimed = path if self._force else _claim(path)
-            write(part)
-            part.replace(path)
-            claimed = None
-        except (OSError, ImageError) as error:
-            raise CannotWrite(
-                f"{path}: cannot be written ({error}); choose another place with --out"
-            ) from error
-        finally:
-            part.unlink(missing_ok=True)
-            if claimed is not None and not self._force:
-                claimed.unlink(missing_ok=True)
+            path = path if self._force else _claim(path)
+        except OSError as error:
+            raise _cannot(path, error) from error
+        try:
+            _fill(path, write)
+        except BaseException:  # Ctrl-C too
+            if not self._force:
+                path.unlink(missing_ok=True)
+            raise
         return path
+
+
+def _fill(path: Path, write: Callable[[Path], object]) -> None:
+    """Writes to a file beside it first: whoever looks at `path` sees a whole picture, or the one before."""
+    part = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        write(part)
+        part.replace(path)
+    except (OSError, ImageError) as error:
+        raise _cannot(path, error) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _cannot(path: Path, error: Exception) -> CannotWrite:
+    return CannotWrite(f"{path}: cannot be written ({error}); choose another place with --out")
 
 
 def _claim(path: Path) -> Path:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from faceavatar.backends import available_providers
 from faceavatar.pack import EMBEDDED
 from faceavatar_cli import checks
 
@@ -132,6 +133,18 @@ def test_a_module_that_fails_to_import_is_named(monkeypatch: pytest.MonkeyPatch)
     assert "ModuleNotFoundError" in check.found
 
 
+def test_an_idle_gpu_is_a_problem_where_its_libraries_were_installed_and_else_a_remark() -> None:
+    if "cuda" in available_providers():
+        pytest.skip("the GPU here is not idle")
+    assert list(checks.check_gpu({}, driver=False)) == []
+    (remark,) = checks.check_gpu({}, driver=True)
+    assert remark.ok
+    assert remark.found.endswith(checks.EXCHANGE)
+    (problem,) = checks.check_gpu({checks.CUDA_LIBRARY: "9.1"}, driver=True)
+    assert problem.fix == checks.EXCHANGE
+    assert "cuda" in problem.found
+
+
 def test_a_check_that_dies_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     def check_memory() -> Any:
         raise RuntimeError("out of order")
@@ -159,6 +172,8 @@ def test_memory_heeds_the_limit_of_a_container(tmp_path: Path) -> None:
 def test_the_packages_and_pythons_checked_are_those_of_the_project_file() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = {requirement.partition(">")[0] for requirement in project["dependencies"]}
+    cuda = " ".join(project["optional-dependencies"]["cuda"])
+    assert checks.CUDA_LIBRARY in cuda
     assert {*checks.MODULES.values(), "onnxruntime"} == needed
     low, high = checks.OLDEST_PYTHON, checks.NEWEST_PYTHON
     assert project["requires-python"] == f">={low[0]}.{low[1]},<{high[0]}.{high[1] + 1}"

@@ -1,0 +1,310 @@
+"""Heads that look a little like photographs, with known labels, for the face encoder to learn from.
+
+No photograph is used. A head is a shaded ellipsoid in the "head" alignment (eyes, nose and mouth stand where
+`faceavatar.face.align` puts them), and what a camera may add is drawn at random: light, colour casts, blur,
+noise, cut borders, backgrounds in the colours of skin and hair. Realism matters less than variety.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from faceavatar_export.toon import colors
+from faceavatar_export.toon.identity import Identity, sample_identity
+from faceavatar_export.toon.photo_hair import (
+    Floats,
+    Shape,
+    ellipse,
+    fill,
+    hair_layers,
+    line,
+    outline,
+    sample_shape,
+)
+
+SIZE = 128
+EYES = ((55.5, 66.5), (72.4, 66.5))
+_Y, _X = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
+
+
+@dataclass
+class Canvas:
+    """rgb: float32 (128, 128, 3) in 0..255. hair, skin: what of each pixel is hair and bare skin, 0..1."""
+
+    rgb: Floats
+    hair: Floats = field(default_factory=lambda: np.zeros((SIZE, SIZE), np.float32))
+    skin: Floats = field(default_factory=lambda: np.zeros((SIZE, SIZE), np.float32))
+
+    def paint(self, mask: Floats, color: NDArray[np.floating], kind: str = "") -> None:
+        """Lays `color` ((3,) or (128, 128, 3)) over the picture; `kind` is "hair", "skin" or neither."""
+        box = _extent(mask)
+        m, rgb = mask[box], self.rgb[box]
+        over = np.asarray(color, np.float32)
+        rgb += ((over[box] if over.ndim == 3 else over) - rgb) * m[..., None]
+        for name, labels in (("hair", self.hair[box]), ("skin", self.skin[box])):
+            labels *= 1 - m
+            if kind == name:
+                labels += m
+
+    def shade(self, mask: Floats, factor: float) -> None:
+        """Darkens (factor < 1) or lightens where the mask is set; labels stay."""
+        box = _extent(mask)
+        self.rgb[box] *= 1 + (factor - 1) * mask[box][..., None]
+
+
+def _extent(mask: Floats) -> tuple[slice, slice]:
+    """The smallest box that holds all of a mask worth painting."""
+    x, y, width, height = cv2.boundingRect((mask > 0.004).astype(np.uint8))
+    return slice(y, y + height), slice(x, x + width)
+
+
+def sample_person(rng: np.random.Generator) -> Identity:
+    """An identity in which the rarer traits (bald, bun, moustache, sunglasses) are met more often."""
+    person = sample_identity(rng)
+    if rng.random() > 0.35:
+        return person
+    trait = rng.integers(6)
+    if trait == 0:
+        return replace(person, hair_length="bald", curly=False, bun=False)
+    if trait == 1:
+        return replace(person, female=True, hair_length="medium", bun=True, beard="none")
+    if trait == 2 and not person.female:
+        return replace(person, beard="moustache")
+    if trait == 3:
+        return replace(person, glasses="sunglasses")
+    if trait == 4:
+        return replace(person, glasses="glasses")
+    return replace(person, hair_length="short", bun=False)
+
+
+def _blob(x: float, y: float, rx: float, ry: float) -> Floats:
+    return np.asarray(np.exp(-(((_X - x) / rx) ** 2) - ((_Y - y) / ry) ** 2), np.float32)
+
+
+def _blobs(*spots: tuple[float, float, float, float]) -> Floats:
+    return np.asarray(np.sum([_blob(*spot) for spot in spots], 0), np.float32)
+
+
+def _noise(rng: np.random.Generator, cells: int, channels: int = 1) -> Floats:
+    """Smooth noise (128, 128[, channels]) in 0..1."""
+    small = rng.random((cells, cells, channels), np.float32)
+    return np.asarray(cv2.resize(small, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC))
+
+
+def _any_color(rng: np.random.Generator, person: Identity) -> Floats:
+    """A colour of the world around a head, now and then that of its skin or hair."""
+    kind = rng.random()
+    if kind < 0.12:
+        rgb = colors.hex_to_rgb(person.skin) * rng.uniform(0.7, 1.2)
+    elif kind < 0.24:
+        rgb = colors.hex_to_rgb(person.hair_color) * rng.uniform(0.7, 1.3)
+    elif kind < 0.75:
+        rgb = np.full(3, rng.uniform(0, 255)) + rng.normal(0, 14, 3)
+    else:
+        rgb = rng.uniform(0, 255, 3)
+    return np.clip(rgb, 0, 255).astype(np.float32)
+
+
+def backdrop(rng: np.random.Generator, person: Identity) -> Floats:
+    """What lies behind a head, float32 (128, 128, 3): plain, gradient, blurred, striped, boxes, grain."""
+    first, second = _any_color(rng, person), _any_color(rng, person)
+    kind = rng.random()
+    if kind < 0.25:
+        t = np.zeros((SIZE, SIZE), np.float32)
+    elif kind < 0.45:
+        angle = rng.uniform(0, 2 * np.pi)
+        t = np.clip(((_X - 64) * np.cos(angle) + (_Y - 64) * np.sin(angle)) / 120 + 0.5, 0, 1)
+    elif kind < 0.7:
+        t = np.clip(_noise(rng, int(rng.integers(2, 9))) * 1.8 - 0.4, 0, 1)
+    else:
+        period, angle = rng.uniform(6, 60), rng.choice((0.0, np.pi / 2, rng.uniform(0, np.pi)))
+        wave = np.sin((_X * np.cos(angle) + _Y * np.sin(angle)) * 2 * np.pi / period + rng.uniform(0, 6))
+        t = np.asarray(wave > rng.uniform(-0.8, 0.8), np.float32)
+    rgb = first + (second - first) * t[..., None]
+    rgb = rgb + (_noise(rng, int(rng.integers(3, 64)), 3) - 0.5) * rng.choice(
+        (0, 15, 40, 110), p=(0.3, 0.3, 0.25, 0.15)
+    )
+    for _ in range(int(rng.integers(0, 4))):
+        box = cv2.boxPoints(
+            (tuple(rng.uniform(0, 128, 2)), tuple(rng.uniform(4, 70, 2)), rng.uniform(0, 180))
+        )
+        rgb += (_any_color(rng, person) - rgb) * fill(np.asarray(box, np.float64))[..., None]
+    if rng.random() < 0.5:
+        rgb = cv2.GaussianBlur(rgb, (0, 0), rng.uniform(0.7, 6))
+    return np.ascontiguousarray(np.clip(rgb, 0, 255), np.float32)
+
+
+def _light(rng: np.random.Generator, shape: Shape) -> Floats:
+    """Brightness of the head's surface (128, 128) under one lamp and the sky, about 1 on the cheeks."""
+    u = (_X - shape.cx) / (shape.rx * 1.2)
+    v = (_Y - 70) / ((shape.chin - shape.crown) * 0.6)
+    z = np.sqrt(np.clip(1 - u * u - v * v, 0, 1))
+    strength = rng.uniform(0.1, 0.75)
+    lamp = rng.normal(0, 0.6) * u + rng.normal(-0.25, 0.4) * v + rng.uniform(0.4, 1.0) * z
+    return np.asarray(np.clip(1 + strength * (lamp - 0.55), 0.35, 1.45), np.float32)
+
+
+def _skin_field(rng: np.random.Generator, person: Identity, shape: Shape, light: Floats) -> Floats:
+    base = colors.hex_to_rgb(person.skin).astype(np.float32)
+    red = _blobs((52, 79, 6, 5), (76, 79, 6, 5), (64, 75, 6, 5)) * np.float32(rng.uniform(0, 0.12))
+    tone = base * (1 + red[..., None] * np.array([0.6, -0.5, -0.4], np.float32))
+    tone = tone * (light * (1 + (_noise(rng, 20) - 0.5) * rng.uniform(0, 0.12)))[..., None]
+    at = shape.cx - 64
+    gloss = _blobs((64 + at, 52, 9, 4), (52 + at, 74, 4, 3), (76 + at, 74, 4, 3))
+    return np.asarray(tone + (gloss * rng.uniform(0, 40) * (rng.random() < 0.5))[..., None], np.float32)
+
+
+def _body(c: Canvas, rng: np.random.Generator, person: Identity, shape: Shape, skin: Floats) -> None:
+    """Neck and clothes."""
+    half, top = rng.uniform(12, 16) if person.female else rng.uniform(14, 19), rng.uniform(98, 111)
+    x = shape.cx * 0.5 + 32
+    neck = np.array([[x - half, 88], [x + half, 88], [x + half + 3, top + 26], [x - half - 3, top + 26]])
+    shadow = rng.uniform(0.55, 0.95)
+    c.paint(fill(neck), skin * shadow, "skin")
+    wide, low = rng.uniform(38, 75), rng.uniform(8, 22)
+    left = [[x - half, top], [x - half - 12, top + low * 0.4], [x - wide, top + low], [x - wide - 10, 140]]
+    dip = rng.uniform(0, 22) if rng.random() < 0.6 else 0
+    right = [[2 * x - px, py] for px, py in left[::-1]]
+    cloth = _any_color(rng, person)
+    if rng.random() < 0.3:
+        cloth = np.full(3, rng.uniform(10, 50), np.float32)
+    stripes = (_noise(rng, int(rng.integers(4, 64)), 3) - 0.5) * rng.choice(
+        (10, 30, 120), p=(0.6, 0.25, 0.15)
+    )
+    c.paint(fill(np.array([*left, *right, [x, top + dip]])), np.clip(cloth + stripes, 0, 255))
+    if rng.random() < 0.35:  # shirt and tie
+        open_at = rng.uniform(8, 16)
+        c.paint(
+            fill(np.array([[x - open_at, top], [x + open_at, top], [x, top + 40]])), _any_color(rng, person)
+        )
+        if rng.random() < 0.6:
+            c.paint(
+                fill(np.array([[x - 3, top + 4], [x + 3, top + 4], [x + 4, 140], [x - 4, 140]])),
+                _any_color(rng, person),
+            )
+
+
+def _eyes(c: Canvas, rng: np.random.Generator, person: Identity) -> None:
+    iris = rng.choice(np.array([[60, 38, 25], [35, 25, 20], [90, 120, 150], [90, 110, 70]]), axis=0)
+    hair = colors.hex_to_rgb(person.hair_color)
+    brow = np.minimum(hair * rng.uniform(0.4, 0.9), 130)
+    thick = rng.uniform(0.5, 1.1) if person.female else rng.uniform(0.9, 1.7)
+    lift, open_eye = rng.uniform(5, 7.5), rng.uniform(0.9, 2.0)
+    socket = rng.uniform(0.6, 0.95)
+    for (x, y), side in zip(EYES, (-1, 1), strict=True):
+        c.shade(_blob(x, y - 1, 5.5, 3.5), socket)
+        c.paint(fill(ellipse(x, y, 3.6, open_eye)), np.full(3, rng.uniform(150, 235)))
+        c.paint(fill(ellipse(x, y, 1.6, min(1.7, open_eye))), iris)
+        lid = np.array([[x - 4 * side, y + 0.2], [x, y - open_eye - 0.3], [x + 4.2 * side, y]])
+        dark = rng.uniform(0.5, 1) if person.female else rng.uniform(0.2, 0.7)
+        c.paint(line(lid, 0.9 if person.female else 0.6) * np.float32(dark), np.array([25, 18, 16]))
+        arch = rng.uniform(0, 2)
+        curve = np.array([[x - 5 * side, y - lift + 1], [x, y - lift - arch], [x + 6 * side, y - lift + 1]])
+        c.paint(line(curve, thick) * np.float32(rng.uniform(0.5, 1)), brow)
+
+
+def _nose_and_mouth(c: Canvas, rng: np.random.Generator, person: Identity) -> None:
+    side = rng.choice((-1, 1))
+    c.shade(_blob(64 + 3.2 * side, 73, 1.8, 5), rng.uniform(0.75, 1))
+    c.shade(_blob(64, 79, 4, 1.6), rng.uniform(0.55, 0.9))
+    for x in (62.2, 65.8):
+        c.shade(_blob(x, 78, 0.9, 0.7), rng.uniform(0.3, 0.8))
+    if rng.random() < 0.4:
+        for sign in (-1, 1):
+            fold = np.array([[64 + 5 * sign, 77], [64 + 9 * sign, 82], [64 + 9.5 * sign, 87]])
+            c.shade(line(fold, 0.7), rng.uniform(0.6, 0.95))
+    skin, wide, thick = colors.hex_to_rgb(person.skin), rng.uniform(5.5, 8.5), rng.uniform(0.9, 2.2)
+    made_up = person.female and rng.random() < 0.6
+    lip = skin * np.array([0.9, 0.6, 0.6]) * rng.uniform(0.75, 1.05)
+    if made_up:
+        lip = lip * 0.5 + np.array([rng.uniform(130, 210), rng.uniform(20, 70), rng.uniform(40, 90)]) * 0.5
+    smile = rng.uniform(-0.5, 2.5)
+    lips = ellipse(64, 86, wide, thick * 1.4)
+    lips[:, 1] -= smile * ((lips[:, 0] - 64) / wide) ** 2
+    c.paint(fill(lips), lip)
+    if rng.random() < 0.5:
+        lips[:, 1] = 86 + (lips[:, 1] - 86) * 0.55
+        inner = np.full(3, rng.uniform(170, 245)) if rng.random() < 0.8 else np.array([60, 20, 20])
+        c.paint(fill((lips - [64, 0]) * [0.8, 1] + [64, 0]), inner)
+    else:
+        c.shade(line(np.array([[64 - wide, 86 - smile], [64, 86], [64 + wide, 86 - smile]]), 0.5), 0.5)
+    c.shade(_blob(64, 91, 4, 1.5), rng.uniform(0.75, 1))
+
+
+def _glasses(c: Canvas, rng: np.random.Generator, person: Identity, shape: Shape) -> None:
+    if person.glasses == "none":
+        return
+    rx, ry, dy = rng.uniform(6, 8.2), rng.uniform(4, 6.6), rng.uniform(-0.5, 2)
+    square, thick = rng.uniform(0.45, 1), rng.uniform(0.55, 1.5)
+    frames = [[20, 20, 22], [70, 45, 25], [120, 30, 30], [130, 125, 120], [30, 40, 80]]
+    frame = np.array(frames[int(rng.integers(5))])
+    dark = person.glasses == "sunglasses"
+    lens = np.array(rng.choice(([12, 12, 14], [45, 28, 18], [25, 30, 45]))) if dark else np.full(3, 235.0)
+    shine = 1 + np.float32(rng.uniform(0, 1.2)) * (_Y[..., None] - EYES[0][1]) / 12
+    opacity = np.float32(rng.uniform(0.82, 1) if dark else rng.uniform(0, 0.15))
+    for (x, y), side in zip(EYES, (-1, 1), strict=True):
+        rim = ellipse(x + 0.8 * side, y + dy, rx, ry, square)
+        c.paint(fill(rim) * opacity, np.clip(lens * (shine if dark else 1), 0, 255))
+        if dark or rng.random() < 0.93:
+            c.paint(line(np.vstack([rim, rim[:1]]), thick), frame)
+        arm = np.array([[x + (rx + 0.8) * side, y + dy - 1], [shape.cx + (shape.rx + 1) * side, y - 1]])
+        c.paint(line(arm, thick), frame)
+    c.paint(line(np.array([[62, 66 + dy], [64, 65 + dy], [66, 66 + dy]]), thick), frame)
+
+
+def _camera(c: Canvas, rng: np.random.Generator) -> Canvas:
+    """Cut borders repeated outwards, a slightly wrong alignment, exposure, cast, blur, grain and JPEG."""
+    x0, y0 = (int(rng.integers(1, high)) if rng.random() < 0.4 else 0 for high in (34, 40))
+    x1, y1 = (int(rng.integers(low, 127)) if rng.random() < 0.35 else 127 for low in (94, 104))
+    rows, cols = np.clip(np.arange(SIZE), y0, y1), np.clip(np.arange(SIZE), x0, x1)
+    turn, scale = np.radians(rng.normal(0, 3.5)), rng.uniform(0.9, 1.1)
+    linear = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    centre = np.array([64, 74.0])
+    matrix = np.column_stack([linear, centre + rng.normal(0, 1.5, 2) - linear @ centre])
+    stack = np.dstack([c.rgb, c.hair, c.skin])[np.ix_(rows, cols)]
+    if rng.random() < 0.5:
+        stack = stack[:, ::-1]
+    halves = (np.ascontiguousarray(stack[..., :3]), np.ascontiguousarray(stack[..., 3:]))
+    rgb, masks = (cv2.warpAffine(h, matrix, (SIZE, SIZE), borderMode=cv2.BORDER_REPLICATE) for h in halves)
+    rgb = cv2.pow(np.clip(rgb / 255, 0, 1), rng.uniform(0.75, 1.25)) * 255
+    rgb = rgb * (rng.uniform(0.75, 1.2) * (1 + rng.normal(0, 0.05, 3))).astype(np.float32)
+    if rng.random() < 0.6:
+        rgb = cv2.GaussianBlur(rgb, (0, 0), rng.uniform(0.3, 1.4))
+    rgb = np.clip(
+        rgb + rng.standard_normal(rgb.shape, np.float32) * np.float32(rng.uniform(0, 6)), 0, 255
+    ).astype(np.uint8)
+    if rng.random() < 0.5:
+        jpeg = cv2.imencode(".jpg", rgb, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 95))])[1]
+        rgb = np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_UNCHANGED), np.uint8)
+    return Canvas(rgb.astype(np.float32), *(np.asarray(m, np.float32) for m in cv2.split(masks)))
+
+
+def draw(person: Identity, rng: np.random.Generator) -> Canvas:
+    """One head of `person`, everything else at random; the canvas' `rgb` holds whole numbers 0..255."""
+    shape = sample_shape(person.female, rng)
+    light = _light(rng, shape)
+    skin = _skin_field(rng, person, shape, light)
+    hair = hair_layers(person, shape, light, rng)
+    c = Canvas(backdrop(rng, person))
+    c.paint(hair.back, hair.color * 0.75, "hair")
+    _body(c, rng, person, shape, skin)
+    for side in (-1, 1):
+        c.paint(
+            fill(ellipse(shape.cx + side * (shape.rx + 0.3), 71, rng.uniform(1.5, 3.2), 6.5)),
+            skin * 0.88,
+            "skin",
+        )
+    c.paint(fill(outline(shape)), skin, "skin")
+    _eyes(c, rng, person)
+    c.paint(hair.beard, hair.color * hair.beard_tone, "hair" if person.beard != "none" else "skin")
+    _nose_and_mouth(c, rng, person)
+    if person.beard != "none":
+        c.paint(hair.moustache, hair.color * hair.beard_tone, "hair")
+    c.shade(cv2.GaussianBlur(hair.front, (0, 0), 3) * (1 - hair.front), rng.uniform(0.7, 1))
+    c.paint(hair.front, hair.color, "hair")
+    _glasses(c, rng, person, shape)
+    return _camera(c, rng)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from faceavatar import AvatarRequest, InvalidRequest
-from faceavatar.request import DEFAULT_PROMPT
+from faceavatar.request import DEFAULT_PROMPT, SchedulerName
+from faceavatar.schedulers import SCHEDULER_NAMES
 
 PHOTO = np.zeros((4, 4, 3), np.uint8)
 BOUNDS: dict[str, tuple[float, float]] = {
@@ -95,6 +96,12 @@ def test_an_unknown_field_is_refused_and_the_known_ones_are_listed() -> None:
 def test_a_value_of_another_kind_is_refused_by_name(field: str) -> None:
     assert refusal(**{field: 3}).field == field
     assert refusal(**{field: b"x"}).field == field
+
+
+def test_every_scheduler_that_exists_can_be_asked_for_and_no_other() -> None:
+    assert [make(scheduler=name).scheduler for name in SCHEDULER_NAMES] == list(SCHEDULER_NAMES)
+    assert set(get_args(SchedulerName)) == set(SCHEDULER_NAMES)
+    assert "dpmpp_2m_karras" in str(refusal(scheduler="pndm"))
 
 
 def test_an_unknown_gender_is_refused_with_the_known_ones() -> None:

@@ -23,7 +23,7 @@ from faceavatar.errors import InvalidRequest, MissingGraph
 from faceavatar.face.align import align
 from faceavatar.face.detect import FaceDetector
 from faceavatar.face.embed import FaceEmbedder
-from faceavatar.image import load_image, to_uint8
+from faceavatar.image import ImageSource, load_image, to_uint8
 from faceavatar.matting import Matter, cut_out, put_on
 from faceavatar.pack import Pack, find_pack
 from faceavatar.plan import Plan, make_plan
@@ -104,6 +104,13 @@ class AvatarEngine:
         The request is checked at once, the work begins with the first step.
         """
         return self._run(make_plan(request, self.pack.manifest, self._schedule, latents), previews=True)
+
+    def look(self, image: ImageSource, face_index: int | None = None) -> Look:
+        """What generate sees in a photo: the face it would take, and its embedding (1, E) float32.
+
+        image as in AvatarRequest; face_index: None for the largest face. Raises ImageError, NoFaceFound, InvalidRequest.
+        """
+        return self._look(load_image(image), face_index, Stopwatch())
 
     def _run(self, plan: Plan, previews: bool) -> Iterator[Step]:
         """The trip: load, look, condition, denoise, decode, fit, cut out."""

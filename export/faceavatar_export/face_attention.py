@@ -39,7 +39,9 @@ class PlainAttention:
         face_scale: Tensor | None = None,
     ) -> Tensor:
         source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        q, k, v = (_heads(x, attn.heads) for x in (attn.to_q(hidden_states), attn.to_k(source), attn.to_v(source)))
+        q, k, v = (
+            _heads(x, attn.heads) for x in (attn.to_q(hidden_states), attn.to_k(source), attn.to_v(source))
+        )
         out = _merge(F.scaled_dot_product_attention(q, k, v))
         return torch.as_tensor(attn.to_out[0](out))
 
@@ -63,7 +65,10 @@ class FaceAttention(nn.Module):
     ) -> Tensor:
         assert encoder_hidden_states is not None and face_tokens is not None and face_scale is not None
         q = _heads(attn.to_q(hidden_states), attn.heads)
-        k, v = (_heads(x, attn.heads) for x in (attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)))
+        k, v = (
+            _heads(x, attn.heads)
+            for x in (attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states))
+        )
         kf, vf = (_heads(x, attn.heads) for x in (self.to_k_ip(face_tokens), self.to_v_ip(face_tokens)))
         text = F.scaled_dot_product_attention(q, k, v)
         face = F.scaled_dot_product_attention(q, kf, vf)
@@ -90,7 +95,12 @@ class FaceUNet(nn.Module):
         unet.set_attn_processor(processors)
 
     def forward(
-        self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, face_tokens: Tensor, face_scale: Tensor
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        face_tokens: Tensor,
+        face_scale: Tensor,
     ) -> Tensor:
         condition = None
         if self.unet.config.time_cond_proj_dim:

@@ -100,7 +100,10 @@ def store_weights_as_int8(path: Path) -> None:
         scale = _scales(weights, _channel_axis(weights))
         small = np.rint(weights / scale).astype(np.int8)
         name = tensor.name
-        kept += [numpy_helper.from_array(small, name + ".int8"), numpy_helper.from_array(scale, name + ".scale")]
+        kept += [
+            numpy_helper.from_array(small, name + ".int8"),
+            numpy_helper.from_array(scale, name + ".scale"),
+        ]
         casts += [
             helper.make_node("Cast", [name + ".int8"], [name + ".cast"], to=TensorProto.FLOAT),
             helper.make_node("Mul", [name + ".cast", name + ".scale"], [name]),
@@ -124,7 +127,10 @@ def signature(path: Path) -> tuple[dict[str, dict[str, object]], dict[str, dict[
             if value.name not in constants:
                 tensor = value.type.tensor_type
                 dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
-                found[value.name] = {"dtype": dtype, "shape": [d.dim_param or d.dim_value for d in tensor.shape.dim]}
+                found[value.name] = {
+                    "dtype": dtype,
+                    "shape": [d.dim_param or d.dim_value for d in tensor.shape.dim],
+                }
         return found
 
     return describe(graph.input), describe(graph.output)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .graphs import signature
+from faceavatar_export.graphs import signature
 
 SCHEMA_VERSION = 1
 

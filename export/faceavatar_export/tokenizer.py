@@ -20,14 +20,16 @@ BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 END_OF_WORD = "</w>"
 VOCABULARY_SIZE = 49_408
 MERGES = VOCABULARY_SIZE - 2 * 256 - 2  # bytes, bytes at a word's end, the two specials; the rest are merges
-PATTERN = (
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-)
+PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def byte_alphabet() -> list[str]:
     """GPT-2's printable stand-ins for the 256 bytes, in the order in which CLIP numbers them."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(256 - len(printable))]
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import colors
-from .identity import Identity, Scene
+from faceavatar_export.toon import colors
+from faceavatar_export.toon.identity import Identity, Scene
 
 DEFAULT_PROMPT = (
     "SFW Content, black plain background, joyous dating profile, VECTOR CARTOON ILLUSTRATION, half-body shot portrait "
@@ -37,7 +37,15 @@ _STYLE_WORDS = {
 _EXPRESSION_WORDS = {
     "smile": ("smiling", "happy", "with a smile", "smile", "cheerful", "friendly smile", "joyful", "joyous"),
     "laugh": ("laughing", "laughing out loud", "with a big grin", "big laugh", "grinning", "overjoyed"),
-    "neutral": ("serious", "neutral expression", "calm", "neutral", "with a serious face", "straight face", "composed"),
+    "neutral": (
+        "serious",
+        "neutral expression",
+        "calm",
+        "neutral",
+        "with a serious face",
+        "straight face",
+        "composed",
+    ),
     "sad": ("sad", "unhappy", "with a sad face", "crying inside", "melancholic", "gloomy", "sad expression"),
     "surprised": ("surprised", "shocked", "astonished", "with a surprised look", "amazed", "surprise"),
     "angry": ("angry", "furious", "with an angry face", "mad", "annoyed", "angry expression"),
@@ -50,7 +58,11 @@ _GARMENT_WORDS = {
     "collar": ("collared shirt", "polo shirt", "sweater with a collar", "collared sweater"),
 }
 _ANY_GARMENT = ("clothes", "outfit", "clothing", "top", "shirt")
-_COLOR_WORDS = {"gray": ("gray", "grey"), "teal": ("teal", "turquoise"), "navy blue": ("navy blue", "navy", "dark blue")}
+_COLOR_WORDS = {
+    "gray": ("gray", "grey"),
+    "teal": ("teal", "turquoise"),
+    "navy blue": ("navy blue", "navy", "dark blue"),
+}
 _BACKGROUND = (
     "{c} background", "{c} plain background", "plain {c} background", "on a {c} background", "solid {c} background",
     "with a {c} background", "{c} backdrop", "background is {c}", "against a {c} wall", "in front of a {c} background",
@@ -60,7 +72,14 @@ _GRADIENT = (
     "background fading from {c} to {d}",
 )  # fmt: skip
 _FRAMING_WORDS = {
-    "bust": ("half-body shot", "half-body portrait", "head and shoulders", "bust portrait", "upper body", "portrait"),
+    "bust": (
+        "half-body shot",
+        "half-body portrait",
+        "head and shoulders",
+        "bust portrait",
+        "upper body",
+        "portrait",
+    ),
     "close-up": ("close-up", "close-up portrait", "headshot", "face close up", "closeup of the face"),
 }
 _MAN = ("man", "man", "man", "male", "guy", "gentleman", "boy")
@@ -109,10 +128,14 @@ def _subject(identity: Identity, rng: np.random.Generator, named: set[str]) -> s
         word += " with " + template.format(c=_color(rng, identity.hair_color, colors.HAIR_COLORS))
     if not identity.female and rng.random() < 0.2:
         named.add("beard")
-        word += {"none": ", clean-shaven", "full": " with a beard", "moustache": " with a moustache"}[identity.beard]
+        word += {"none": ", clean-shaven", "full": " with a beard", "moustache": " with a moustache"}[
+            identity.beard
+        ]
     if rng.random() < 0.15:
         named.add("glasses")
-        word += {"none": ", no glasses", "glasses": " with glasses", "sunglasses": " with sunglasses"}[identity.glasses]
+        word += {"none": ", no glasses", "glasses": " with glasses", "sunglasses": " with sunglasses"}[
+            identity.glasses
+        ]
     return word
 
 
@@ -143,7 +166,9 @@ def sample(identity: Identity, scene: Scene, rng: np.random.Generator) -> Captio
     """One wording of one picture."""
     if is_default_scene(scene) and rng.random() < 0.6:
         word = ("woman" if identity.female else "man") if rng.random() < 0.9 else "person"
-        return Caption(DEFAULT_PROMPT.format(gender_word=word), frozenset({"female"} if word != "person" else ()))
+        return Caption(
+            DEFAULT_PROMPT.format(gender_word=word), frozenset({"female"} if word != "person" else ())
+        )
     named: set[str] = set()
     subject = _subject(identity, rng, named)
     parts: list[str] = []
@@ -178,5 +203,11 @@ def _join(subject: str, parts: list[str], rng: np.random.Generator) -> str:
     elif mode < 0.9:
         text = article + subject + " " + " ".join(order)
     else:
-        text = _pick(rng, ("portrait of ", "avatar of ", "a picture of ")) + article + subject + ", " + ", ".join(order)
+        text = (
+            _pick(rng, ("portrait of ", "avatar of ", "a picture of "))
+            + article
+            + subject
+            + ", "
+            + ", ".join(order)
+        )
     return text.upper() if rng.random() < 0.02 else text

@@ -17,14 +17,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .. import graphs
-from . import colors
-from .draw import load_scenes
-from .identity import BEARDS, EXPRESSIONS, GARMENTS, GLASSES, HAIR_LENGTHS, STYLES, Identity, Scene
-from .training import RunLog, load_checkpoint, save_checkpoint, warm_cosine
+from faceavatar_export import graphs
+from faceavatar_export.toon import colors
+from faceavatar_export.toon.draw import HELD_OUT, load_scenes
+from faceavatar_export.toon.identity import (
+    BEARDS,
+    EXPRESSIONS,
+    GARMENTS,
+    GLASSES,
+    HAIR_LENGTHS,
+    STYLES,
+    Identity,
+    Scene,
+)
+from faceavatar_export.toon.training import RunLog, load_checkpoint, save_checkpoint, warm_cosine
 
 SIZE = 128
-HELD_OUT = 2000
 NAMES: dict[str, tuple[str, ...]] = {
     "style": STYLES,
     "expression": EXPRESSIONS,
@@ -70,7 +78,12 @@ class Classifier(nn.Module):
             )
 
         self.body = nn.Sequential(
-            nn.PixelUnshuffle(4), conv(48, 64, 1), conv(64, 96, 2), conv(96, 96, 1), conv(96, 128, 2), conv(128, 128, 1)
+            nn.PixelUnshuffle(4),
+            conv(48, 64, 1),
+            conv(64, 96, 2),
+            conv(96, 96, 1),
+            conv(96, 128, 2),
+            conv(128, 128, 1),
         )
         self.mix = nn.Sequential(nn.Conv2d(128, 48, 1), nn.Flatten(), nn.Linear(48 * 64, 256), nn.SiLU())
         self.heads = nn.ModuleList(nn.Linear(256, len(names)) for names in NAMES.values())
@@ -112,11 +125,14 @@ def classify(model: Classifier, pictures: np.ndarray) -> dict[str, list[str]]:
     """uint8 (B, S, S, 3) -> attribute -> the name seen in each picture."""
     logits = model(prepare(pictures))
     return {
-        key: [names[i] for i in x.argmax(1).tolist()] for (key, names), x in zip(NAMES.items(), logits, strict=True)
+        key: [names[i] for i in x.argmax(1).tolist()]
+        for (key, names), x in zip(NAMES.items(), logits, strict=True)
     }
 
 
-def accuracy(model: Classifier, pictures: np.ndarray, people: list[tuple[Identity, Scene]]) -> dict[str, float]:
+def accuracy(
+    model: Classifier, pictures: np.ndarray, people: list[tuple[Identity, Scene]]
+) -> dict[str, float]:
     """Share of right answers for each attribute."""
     right = {key: 0 for key in NAMES}
     for i in range(0, len(pictures), 100):
@@ -150,7 +166,9 @@ def train(data: Path, run: Path, count: int | None, minutes: float, batch_size: 
         step += 1
         if step % 50 == 0:
             log.write(step, elapsed, loss.item())
-            save_checkpoint(run / "classifier.pt", step, time.time() - start, model=model, optimizer=optimizer)
+            save_checkpoint(
+                run / "classifier.pt", step, time.time() - start, model=model, optimizer=optimizer
+            )
     save_checkpoint(run / "classifier.pt", step, time.time() - start, model=model, optimizer=optimizer)
     held = accuracy(model.eval(), pictures[-HELD_OUT:], people[-HELD_OUT:])
     print("held-out drawings:", {key: round(value, 3) for key, value in held.items()})
@@ -170,7 +188,9 @@ def export_classifier(model: Classifier, path: Path) -> None:
 
 def main() -> None:
     """The command line of the module's docstring."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("run", type=Path)
     parser.add_argument("--count", type=int)

@@ -13,10 +13,10 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from . import captions
-from .identity import Identity, Scene
-from .text_encoder import TextEncoder
-from .train_text import tokenize
+from faceavatar_export.toon import captions
+from faceavatar_export.toon.identity import Identity, Scene
+from faceavatar_export.toon.text_encoder import TextEncoder
+from faceavatar_export.toon.train_text import tokenize
 
 HIDDEN = 0.4
 _SLOTS = {"hair": slice(7, 11), "beard": slice(13, 15), "glasses": slice(15, 17), "female": slice(17, 18)}
@@ -30,7 +30,9 @@ class Conditions:
     face_embeds: Tensor
 
 
-def scramble(embedding: np.ndarray, named: frozenset[str], identity: Identity, rng: np.random.Generator) -> np.ndarray:
+def scramble(
+    embedding: np.ndarray, named: frozenset[str], identity: Identity, rng: np.random.Generator
+) -> np.ndarray:
     """The embedding as a face encoder might have seen it, with some of what the caption names hidden."""
     e = embedding.copy()
     e[1:7] += rng.normal(0, 0.12, 6) * (e[1:7] != 0)
@@ -58,7 +60,11 @@ class ConditionMaker:
         return out.reshape(len(texts), -1, out.shape[-1])
 
     def make(
-        self, people: list[tuple[Identity, Scene]], embeddings: np.ndarray, rng: np.random.Generator, windows: int
+        self,
+        people: list[tuple[Identity, Scene]],
+        embeddings: np.ndarray,
+        rng: np.random.Generator,
+        windows: int,
     ) -> Conditions:
         """One batch; a second window, empty for most captions, is what a long prompt beside a short one brings."""
         texts, faces = [], []

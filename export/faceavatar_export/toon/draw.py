@@ -15,8 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
-from . import styles
-from .identity import EMBEDDING_SIZE, Identity, Scene, embed, sample_identity, sample_scene
+from faceavatar_export.toon import styles
+from faceavatar_export.toon.identity import (
+    EMBEDDING_SIZE,
+    Identity,
+    Scene,
+    embed,
+    sample_identity,
+    sample_scene,
+)
+
+HELD_OUT = 2000  # the last pictures of a set are never trained on
 
 
 def sample(seed: int, index: int) -> tuple[Identity, Scene]:
@@ -42,7 +51,9 @@ def draw_set(folder: Path, count: int, size: int, seed: int, alpha: bool, proces
     shape = (count, size, size, 4 if alpha else 3)
     np.lib.format.open_memmap(folder / "pictures.npy", "w+", np.uint8, shape).flush()
     people = [sample(seed, i) for i in range(count)]
-    embeddings = np.stack([embed(identity) for identity, _ in people]) if people else np.zeros((0, EMBEDDING_SIZE))
+    embeddings = (
+        np.stack([embed(identity) for identity, _ in people]) if people else np.zeros((0, EMBEDDING_SIZE))
+    )
     np.save(folder / "embeddings.npy", embeddings.astype(np.float32))
     with (folder / "scenes.jsonl").open("w") as out:
         for identity, scene in people:
@@ -50,7 +61,8 @@ def draw_set(folder: Path, count: int, size: int, seed: int, alpha: bool, proces
     step = 500
     with ProcessPoolExecutor(processes) as pool:
         jobs = [
-            pool.submit(draw_range, folder, seed, a, min(a + step, count), size, alpha) for a in range(0, count, step)
+            pool.submit(draw_range, folder, seed, a, min(a + step, count), size, alpha)
+            for a in range(0, count, step)
         ]
         done = 0
         for job in jobs:
@@ -66,7 +78,9 @@ def load_scenes(folder: Path) -> list[tuple[Identity, Scene]]:
 
 def main() -> None:
     """The command line of the module's docstring."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--size", type=int, default=256)

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .autoencoder import LATENT_CHANNELS, Autoencoder
-from .training import load_checkpoint
+from faceavatar_export.toon.autoencoder import LATENT_CHANNELS, Autoencoder
+from faceavatar_export.toon.training import load_checkpoint
 
 
 def encode(data: Path, checkpoint: Path, count: int | None, batch_size: int = 32) -> None:
@@ -21,7 +21,9 @@ def encode(data: Path, checkpoint: Path, count: int | None, batch_size: int = 32
     model = Autoencoder().to(memory_format=torch.channels_last).eval()
     if load_checkpoint(checkpoint, model=model)[0] == 0:
         raise FileNotFoundError(f"{checkpoint}: no trained autoencoder; run train_autoencoder first")
-    out = np.lib.format.open_memmap(data / "latents.npy", "w+", np.float16, (len(pictures), LATENT_CHANNELS, 8, 8))
+    out = np.lib.format.open_memmap(
+        data / "latents.npy", "w+", np.float16, (len(pictures), LATENT_CHANNELS, 8, 8)
+    )
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         for i in range(0, len(pictures), batch_size):
             image = torch.from_numpy(np.asarray(pictures[i : i + batch_size], np.float32)).permute(0, 3, 1, 2)
@@ -33,7 +35,9 @@ def encode(data: Path, checkpoint: Path, count: int | None, batch_size: int = 32
 
 def main() -> None:
     """The command line of the module's docstring."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--count", type=int)

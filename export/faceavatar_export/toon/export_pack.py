@@ -14,17 +14,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .. import graphs
-from ..pack_writer import Provenance, write_manifest
-from ..verify import relative_error
-from .autoencoder import LATENT_CHANNELS, Autoencoder
-from .identity import EMBEDDING_SIZE
-from .matting_net import SIZE as MATTING_SIZE
-from .matting_net import MattingNet
-from .network import FACE_TOKENS, SCHEDULE
-from .text_encoder import CONTEXT, WINDOW, TextEncoder
-from .train_unet import Model
-from .training import Average, load_checkpoint
+from faceavatar_export import graphs
+from faceavatar_export.pack_writer import Provenance, write_manifest
+from faceavatar_export.toon.autoencoder import LATENT_CHANNELS, Autoencoder
+from faceavatar_export.toon.identity import EMBEDDING_SIZE
+from faceavatar_export.toon.matting_net import SIZE as MATTING_SIZE
+from faceavatar_export.toon.matting_net import MattingNet
+from faceavatar_export.toon.network import FACE_TOKENS, SCHEDULE
+from faceavatar_export.toon.text_encoder import CONTEXT, WINDOW, TextEncoder
+from faceavatar_export.toon.train_unet import Model
+from faceavatar_export.toon.training import Average, load_checkpoint
+from faceavatar_export.verify import relative_error
 
 VERSION = "0.1.0"
 TOLERANCE = 1e-4
@@ -43,7 +43,9 @@ def _check(module: nn.Module, path: Path, inputs: Mapping[str, Tensor], toleranc
     error = relative_error(module, path, inputs)
     print(f"{path.name}: relative error {error:.2g}, {path.stat().st_size / 1e6:.1f} MB")
     if not error <= tolerance:
-        raise ValueError(f"{path.name}: relative error {error:.3g} against torch, {tolerance} allowed; the export is wrong")
+        raise ValueError(
+            f"{path.name}: relative error {error:.3g} against torch, {tolerance} allowed; the export is wrong"
+        )
     return error
 
 
@@ -63,7 +65,9 @@ def export_text(run: Path, out: Path) -> float:
     ids[:, 1:20] = encoder.known.nonzero().flatten()[torch.randint(0, int(encoder.known.max()), (3, 19))]
     path, inputs = out / "text_encoder.onnx", {"input_ids": ids}
     axes = {"input_ids": {0: "batch"}}
-    graphs.export_graph(encoder, inputs, ["last_hidden_state"], axes, path, {"last_hidden_state": {0: "batch"}})
+    graphs.export_graph(
+        encoder, inputs, ["last_hidden_state"], axes, path, {"last_hidden_state": {0: "batch"}}
+    )
     return _small(encoder, path, inputs)
 
 
@@ -78,7 +82,12 @@ def export_unet(run: Path, out: Path) -> float:
     path = out / "face_projection.onnx"
     batch = {0: "batch"}
     graphs.export_graph(
-        model.projection, {"face_embeds": embeds}, ["face_tokens"], {"face_embeds": batch}, path, {"face_tokens": batch}
+        model.projection,
+        {"face_embeds": embeds},
+        ["face_tokens"],
+        {"face_embeds": batch},
+        path,
+        {"face_tokens": batch},
     )
     _check(model.projection, path, {"face_embeds": embeds}, TOLERANCE)
     inputs = {
@@ -168,7 +177,12 @@ def export_pack(run: Path, out: Path) -> None:
                 "pad_token_id": 49407,
             },
             "scheduler": {"name": "ddim", "steps_offset": 0, "set_alpha_to_one": True, **SCHEDULE},
-            "latents": {"channels": LATENT_CHANNELS, "downsample": 64, "scaling_factor": 1.0, "shift_factor": 0.0},
+            "latents": {
+                "channels": LATENT_CHANNELS,
+                "downsample": 64,
+                "scaling_factor": 1.0,
+                "shift_factor": 0.0,
+            },
             "sizes": {"native": [[512, 512]], "multiple_of": 64, "policy": "extend"},
             "face": {
                 "detector": {"kind": "yunet", "file": "face_detection_yunet.onnx"},
@@ -193,14 +207,19 @@ def export_pack(run: Path, out: Path) -> None:
                 "scheduler": "dpmpp_2m",
                 "face_scale": 1.0,
             },
-            "parity": {"reference": "torch, float32", "relative_error": {k: float(f"{v:.3g}") for k, v in errors.items()}},
+            "parity": {
+                "reference": "torch, float32",
+                "relative_error": {k: float(f"{v:.3g}") for k, v in errors.items()},
+            },
         },
     )
 
 
 def main() -> None:
     """The command line of the module's docstring."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path)
     parser.add_argument("out", type=Path)
     args = parser.parse_args()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from . import colors
+from faceavatar_export.toon import colors
 
 HAIR_LENGTHS = ("bald", "short", "medium", "long")
 BEARDS = ("none", "full", "moustache")
@@ -80,7 +80,9 @@ def sample_scene(rng: np.random.Generator) -> Scene:
     if rng.random() < 0.2:
         background = "#000000"
     else:
-        background = colors.jitter(colors.BACKGROUND_COLORS[str(rng.choice(list(colors.BACKGROUND_COLORS)))], rng, 2.5)
+        background = colors.jitter(
+            colors.BACKGROUND_COLORS[str(rng.choice(list(colors.BACKGROUND_COLORS)))], rng, 2.5
+        )
     end = background
     if rng.random() < 0.15:
         end = colors.BACKGROUND_COLORS[str(rng.choice(list(colors.BACKGROUND_COLORS)))]
@@ -116,7 +118,9 @@ def embed(identity: Identity) -> np.ndarray:
     v[7 + HAIR_LENGTHS.index(identity.hair_length)] = 1
     switches = (identity.curly, identity.bun, identity.beard == "full", identity.beard == "moustache")
     v[11:15] = np.where(switches, 1, -1)
-    v[15:18] = np.where((identity.glasses == "glasses", identity.glasses == "sunglasses", identity.female), 1, -1)
+    v[15:18] = np.where(
+        (identity.glasses == "glasses", identity.glasses == "sunglasses", identity.female), 1, -1
+    )
     return v
 
 

@@ -14,7 +14,9 @@ SIZE = 256
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1), nn.GroupNorm(8, outputs), nn.SiLU(inplace=True)
+        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1),
+        nn.GroupNorm(8, outputs),
+        nn.SiLU(inplace=True),
     )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
-from ..face_attention import FaceProjection, FaceUNet
-from .autoencoder import LATENT_CHANNELS
-from .identity import EMBEDDING_SIZE
-from .text_encoder import CONTEXT
+from faceavatar_export.face_attention import FaceProjection, FaceUNet
+from faceavatar_export.toon.autoencoder import LATENT_CHANNELS
+from faceavatar_export.toon.identity import EMBEDDING_SIZE
+from faceavatar_export.toon.text_encoder import CONTEXT
 
 FACE_TOKENS = 4
 SCHEDULE = {
@@ -33,7 +33,7 @@ def make_unet() -> FaceUNet:
             block_out_channels=(160, 256),
             layers_per_block=1,
             cross_attention_dim=CONTEXT,
-            attention_head_dim=32,
+            attention_head_dim=(5, 8),  # diffusers reads this as the number of heads: 32 channels each
             norm_num_groups=16,
             resnet_time_scale_shift="scale_shift",
             time_cond_proj_dim=FACE_TOKENS * CONTEXT,

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-from faceavatar import AvatarEngine, AvatarRequest
 from PIL import Image
 
-from . import colors
-from .identity import read
+from faceavatar import AvatarEngine, AvatarRequest
+from faceavatar_export.toon import colors
+from faceavatar_export.toon.identity import read
 
 SEEDS = 4
 CLASSIFIER_SIZE = 128
@@ -43,9 +43,18 @@ WISHES = (
     Wish("surprised {w}, storybook illustration, pink background", {"expression": ("surprised",)}),
     Wish("angry {w}, flat vector cartoon, red background", {"expression": ("angry",)}),
     Wish("{w} wearing a red t-shirt, vector cartoon, white background", {"garment_color": ("red",)}),
-    Wish("{w} in a green hoodie, vector cartoon, smiling", {"garment_color": ("green",), "garment": ("hoodie",)}),
-    Wish("{w} wearing a navy blue jacket, vector cartoon", {"garment_color": ("navy blue",), "garment": ("jacket",)}),
-    Wish("smiling {w} in a yellow t-shirt, storybook toon, light blue background", {"garment_color": ("yellow",)}),
+    Wish(
+        "{w} in a green hoodie, vector cartoon, smiling",
+        {"garment_color": ("green",), "garment": ("hoodie",)},
+    ),
+    Wish(
+        "{w} wearing a navy blue jacket, vector cartoon",
+        {"garment_color": ("navy blue",), "garment": ("jacket",)},
+    ),
+    Wish(
+        "smiling {w} in a yellow t-shirt, storybook toon, light blue background",
+        {"garment_color": ("yellow",)},
+    ),
     Wish("pixel art portrait of a {w}, purple background", {"style": ("pixel",)}),
     Wish("comic ink drawing of a {w}, smiling, white background", {"style": ("ink",)}),
     Wish("storybook illustration of a {w}, smiling, teal background", {"style": ("storybook",)}),
@@ -64,10 +73,14 @@ class OnnxClassifier:
     def __call__(self, pictures: Sequence[np.ndarray]) -> dict[str, list[str]]:
         """uint8 (H, W, 3) pictures -> attribute -> name seen in each."""
         shape = (CLASSIFIER_SIZE, CLASSIFIER_SIZE)
-        small = np.stack([np.asarray(Image.fromarray(p).resize(shape, Image.Resampling.BOX)) for p in pictures])
+        small = np.stack(
+            [np.asarray(Image.fromarray(p).resize(shape, Image.Resampling.BOX)) for p in pictures]
+        )
         image = small.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
         logits = self._session.run(list(self.names), {"image": image})
-        return {key: [self.names[key][i] for i in x.argmax(1)] for key, x in zip(self.names, logits, strict=True)}
+        return {
+            key: [self.names[key][i] for i in x.argmax(1)] for key, x in zip(self.names, logits, strict=True)
+        }
 
 
 def background_of(picture: np.ndarray) -> np.ndarray:
@@ -80,8 +93,12 @@ def background_of(picture: np.ndarray) -> np.ndarray:
 def cheeks_of(picture: np.ndarray) -> np.ndarray:
     """Median L*a*b* of both cheeks of an avatar in the vector style, bust framing (art coordinates of 280 units)."""
     unit = picture.shape[0] / 280
-    patches = [picture[int(127 * unit) : int(137 * unit), int(x * unit) : int((x + 10) * unit)] for x in (100, 170)]
-    return np.asarray(colors.rgb_to_lab(np.median(np.concatenate([p.reshape(-1, 3) for p in patches]), axis=0)))
+    patches = [
+        picture[int(127 * unit) : int(137 * unit), int(x * unit) : int((x + 10) * unit)] for x in (100, 170)
+    ]
+    return np.asarray(
+        colors.rgb_to_lab(np.median(np.concatenate([p.reshape(-1, 3) for p in patches]), axis=0))
+    )
 
 
 def obeyed(wish: Wish, seen: dict[str, str], picture: np.ndarray) -> bool:
@@ -97,7 +114,9 @@ def obeyed(wish: Wish, seen: dict[str, str], picture: np.ndarray) -> bool:
     return True
 
 
-def score_prompts(engine: AvatarEngine, classifier: OnnxClassifier, photos: Sequence[Path], out: Path) -> list[dict[str, object]]:
+def score_prompts(
+    engine: AvatarEngine, classifier: OnnxClassifier, photos: Sequence[Path], out: Path
+) -> list[dict[str, object]]:
     """Every wish with SEEDS seeds, on the photos in turn; writes a sheet."""
     rows: list[dict[str, object]] = []
     sheet = []
@@ -116,7 +135,9 @@ def score_prompts(engine: AvatarEngine, classifier: OnnxClassifier, photos: Sequ
     return rows
 
 
-def score_photos(engine: AvatarEngine, classifier: OnnxClassifier, photos: Sequence[Path], out: Path) -> list[dict[str, object]]:
+def score_photos(
+    engine: AvatarEngine, classifier: OnnxClassifier, photos: Sequence[Path], out: Path
+) -> list[dict[str, object]]:
     """The default prompt on every photo: skin colour, and hair, beard, glasses and gender as seen; writes a sheet."""
     rows: list[dict[str, object]] = []
     sheet = []
@@ -130,9 +151,15 @@ def score_photos(engine: AvatarEngine, classifier: OnnxClassifier, photos: Seque
         rows.append(
             {
                 "photo": photo.name,
-                "read": {k: getattr(identity, k) for k in ("female", "skin", "hair_color", "hair_length", "beard", "glasses")},
+                "read": {
+                    k: getattr(identity, k)
+                    for k in ("female", "skin", "hair_color", "hair_length", "beard", "glasses")
+                },
                 "skin_ciede2000": round(float(np.median(delta)), 1),
-                **{k: _majority(seen[k]) for k in ("female", "hair_length", "hair_color", "beard", "glasses", "background")},
+                **{
+                    k: _majority(seen[k])
+                    for k in ("female", "hair_length", "hair_color", "beard", "glasses", "background")
+                },
             }
         )
         source = np.asarray(Image.open(photo).convert("RGB").resize((192, 192)))
@@ -157,7 +184,16 @@ def to_markdown(prompts: list[dict[str, object]], photos: list[dict[str, object]
     """Both tables, as docs/toon-pack.md shows them."""
     lines = ["| prompt | photo | obeyed |", "|---|---|---|"]
     lines += [f"| {r['prompt']} | {r['photo']} | {r['obeyed']}/{r['of']} |" for r in prompts]
-    keys = ("photo", "skin_ciede2000", "female", "hair_length", "hair_color", "beard", "glasses", "background")
+    keys = (
+        "photo",
+        "skin_ciede2000",
+        "female",
+        "hair_length",
+        "hair_color",
+        "beard",
+        "glasses",
+        "background",
+    )
     lines += ["", "| " + " | ".join(keys) + " |", "|" + "---|" * len(keys)]
     lines += ["| " + " | ".join(str(r[k]) for k in keys) + " |" for r in photos]
     return "\n".join(lines) + "\n"
@@ -165,7 +201,9 @@ def to_markdown(prompts: list[dict[str, object]], photos: list[dict[str, object]
 
 def main() -> None:
     """The command line of the module's docstring."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("pack")
     parser.add_argument("classifier", type=Path)
     parser.add_argument("photos", type=Path, nargs="+")

@@ -17,8 +17,8 @@ import resvg_py
 from dicebear import Avatar, Style
 from PIL import Image
 
-from . import colors
-from .identity import Identity, Scene
+from faceavatar_export.toon import colors
+from faceavatar_export.toon.identity import Identity, Scene
 
 ART = {"vector": "avataaars", "storybook": "toon-head", "ink": "open-peeps", "pixel": "pixel-art"}
 _VIEW = {
@@ -112,7 +112,12 @@ _PIXEL_MOUTH = {
     "wink": "happy09",
 }
 _GARMENT = {
-    "vector": {"t-shirt": "shirtCrewNeck", "hoodie": "hoodie", "jacket": "blazerAndShirt", "collar": "collarAndSweater"},
+    "vector": {
+        "t-shirt": "shirtCrewNeck",
+        "hoodie": "hoodie",
+        "jacket": "blazerAndShirt",
+        "collar": "collarAndSweater",
+    },
     "storybook": {"t-shirt": "tShirt", "hoodie": "turtleNeck", "jacket": "openJacket", "collar": "shirt"},
     "pixel": {"t-shirt": "variant03", "hoodie": "variant08", "jacket": "variant18", "collar": "variant12"},
 }
@@ -244,7 +249,9 @@ def to_svg(identity: Identity, scene: Scene) -> str:
 
 def draw_rgba(identity: Identity, scene: Scene, size: int) -> np.ndarray:
     """The figure as uint8 (size, size, 4) with straight alpha."""
-    png = resvg_py.svg_to_bytes(svg_string=to_svg(identity, scene), width=size, height=size, skip_system_fonts=True)
+    png = resvg_py.svg_to_bytes(
+        svg_string=to_svg(identity, scene), width=size, height=size, skip_system_fonts=True
+    )
     return np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGBA"))
 
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import colors
-from .autoencoder import Autoencoder
-from .training import RunLog, load_checkpoint, save_checkpoint, warm_cosine
+from faceavatar_export.toon import colors
+from faceavatar_export.toon.autoencoder import Autoencoder
+from faceavatar_export.toon.training import RunLog, load_checkpoint, save_checkpoint, warm_cosine
 
 LATENT_NOISE = 0.1
 
@@ -25,7 +25,9 @@ LATENT_NOISE = 0.1
 def random_backdrop(rng: np.random.Generator, size: int) -> np.ndarray:
     """Plain or vertical-gradient colour, float32 (size, 1, 3) in 0..255."""
     named = [colors.hex_to_rgb(c) for c in colors.BACKGROUND_COLORS.values()]
-    pick = [named[rng.integers(len(named))] if rng.random() < 0.7 else rng.uniform(0, 255, 3) for _ in range(2)]
+    pick = [
+        named[rng.integers(len(named))] if rng.random() < 0.7 else rng.uniform(0, 255, 3) for _ in range(2)
+    ]
     if rng.random() < 0.8:
         pick[1] = pick[0]
     t = np.linspace(0, 1, size)[:, None]
@@ -94,7 +96,9 @@ def train(data: Path, out: Path, minutes: float, batch_size: int, crop: int, lr:
             if not math.isfinite(float(loss)):
                 raise RuntimeError(f"loss is {float(loss)} at step {step}")
         if step % 300 == 0:
-            save_checkpoint(out / "autoencoder.pt", step, time.time() - start, model=model, optimizer=optimizer)
+            save_checkpoint(
+                out / "autoencoder.pt", step, time.time() - start, model=model, optimizer=optimizer
+            )
     # The noise above is relative to raw latents near unit scale; their statistics are fixed only now.
     measure_latents(model, pictures, rng)
     save_checkpoint(out / "autoencoder.pt", step, time.time() - start, model=model, optimizer=optimizer)
@@ -102,7 +106,9 @@ def train(data: Path, out: Path, minutes: float, batch_size: int, crop: int, lr:
 
 def main() -> None:
     """The command line of the module's docstring."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=20)

@@ -15,13 +15,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .autoencoder import Autoencoder
-from .matting_net import MattingNet
-from .train_autoencoder import random_backdrop
-from .training import RunLog, load_checkpoint, save_checkpoint, warm_cosine
+from faceavatar_export.toon.autoencoder import Autoencoder
+from faceavatar_export.toon.matting_net import MattingNet
+from faceavatar_export.toon.train_autoencoder import random_backdrop
+from faceavatar_export.toon.training import RunLog, load_checkpoint, save_checkpoint, warm_cosine
 
 
-def make_batch(pictures: np.ndarray, codec: Autoencoder, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
+def make_batch(
+    pictures: np.ndarray, codec: Autoencoder, rng: np.random.Generator, count: int
+) -> tuple[Tensor, Tensor]:
     """image (count, 3, 256, 256) in -1..1 and alpha (count, 1, 256, 256) in 0..1."""
     rows = np.sort(rng.integers(0, len(pictures), count))
     rgba = torch.from_numpy(pictures[rows]).permute(0, 3, 1, 2).float() / 255
@@ -67,7 +69,9 @@ def train(data: Path, run: Path, minutes: float, batch_size: int, lr: float) -> 
 
 def main() -> None:
     """The command line of the module's docstring."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("run", type=Path)
     parser.add_argument("--minutes", type=float, default=6)

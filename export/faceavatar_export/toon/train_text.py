@@ -16,11 +16,21 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import captions, colors
-from .draw import sample
-from .identity import BEARDS, EXPRESSIONS, FRAMINGS, GARMENTS, GLASSES, HAIR_LENGTHS, STYLES, Identity, Scene
-from .text_encoder import BOS, EOS, VOCABULARY, WINDOW, Reader, TextEncoder
-from .training import RunLog, load_checkpoint, save_checkpoint, warm_cosine
+from faceavatar_export.toon import captions, colors
+from faceavatar_export.toon.draw import sample
+from faceavatar_export.toon.identity import (
+    BEARDS,
+    EXPRESSIONS,
+    FRAMINGS,
+    GARMENTS,
+    GLASSES,
+    HAIR_LENGTHS,
+    STYLES,
+    Identity,
+    Scene,
+)
+from faceavatar_export.toon.text_encoder import BOS, EOS, VOCABULARY, WINDOW, Reader, TextEncoder
+from faceavatar_export.toon.training import RunLog, load_checkpoint, save_checkpoint, warm_cosine
 
 CLASSES = {  # one more class each: not said
     "style": len(STYLES) + 1,
@@ -45,8 +55,12 @@ def labels(identity: Identity, scene: Scene, caption: captions.Caption) -> list[
     def said(key: str, value: int, count: int) -> int:
         return value if key in named else count
 
-    top = list(colors.BACKGROUND_COLORS).index(colors.nearest_name(scene.background, colors.BACKGROUND_COLORS))
-    end = list(colors.BACKGROUND_COLORS).index(colors.nearest_name(scene.background_end, colors.BACKGROUND_COLORS))
+    top = list(colors.BACKGROUND_COLORS).index(
+        colors.nearest_name(scene.background, colors.BACKGROUND_COLORS)
+    )
+    end = list(colors.BACKGROUND_COLORS).index(
+        colors.nearest_name(scene.background_end, colors.BACKGROUND_COLORS)
+    )
     cloth = list(colors.CLOTH_COLORS).index(colors.nearest_name(scene.garment_color, colors.CLOTH_COLORS))
     return [
         said("style", STYLES.index(scene.style), len(STYLES)),
@@ -80,7 +94,9 @@ def known_tokens(tokenizer: Tokenizer) -> Tensor:
     rng = np.random.default_rng(7)
     for i in range(0, 60_000):
         identity, scene = sample(99, i)
-        used.update(tokenizer.encode(captions.sample(identity, scene, rng).text, add_special_tokens=False).ids)
+        used.update(
+            tokenizer.encode(captions.sample(identity, scene, rng).text, add_special_tokens=False).ids
+        )
     known = torch.zeros(VOCABULARY, dtype=torch.int64)
     known[torch.tensor(sorted(used))] = torch.arange(1, len(used) + 1)
     return known
@@ -109,7 +125,10 @@ def train(tokenizer_file: Path, out: Path, minutes: float, batch_size: int, lr: 
     optimizer = torch.optim.AdamW([*encoder.parameters(), *reader.parameters()], lr=lr, weight_decay=1e-3)
     step, spent = load_checkpoint(out / "text.pt", encoder=encoder, reader=reader, optimizer=optimizer)
     rng = np.random.default_rng((3, step))
-    log, start = RunLog(out / "text.csv", ("step", "minutes", "loss", "worst_accuracy", "mean_accuracy")), time.time() - spent
+    log, start = (
+        RunLog(out / "text.csv", ("step", "minutes", "loss", "worst_accuracy", "mean_accuracy")),
+        time.time() - spent,
+    )
     while (elapsed := (time.time() - start) / 60) < minutes:
         for group in optimizer.param_groups:
             group["lr"] = lr * warm_cosine(elapsed / minutes)
@@ -129,13 +148,20 @@ def train(tokenizer_file: Path, out: Path, minutes: float, batch_size: int, lr: 
             right = torch.stack([(x.argmax(1) == classes[:, i]).float().mean() for i, x in enumerate(logits)])
             log.write(step, elapsed, loss.item(), right.min().item(), right.mean().item())
             save_checkpoint(
-                out / "text.pt", step, time.time() - start, encoder=encoder, reader=reader, optimizer=optimizer
+                out / "text.pt",
+                step,
+                time.time() - start,
+                encoder=encoder,
+                reader=reader,
+                optimizer=optimizer,
             )
 
 
 def main() -> None:
     """The command line of the module's docstring."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("tokenizer", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=6)

@@ -18,14 +18,14 @@ from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from . import captions
-from .autoencoder import Autoencoder
-from .conditions import ConditionMaker
-from .draw import load_scenes
-from .identity import Identity, Scene
-from .network import make_projection, make_schedule, make_unet
-from .text_encoder import TextEncoder
-from .training import (
+from faceavatar_export.toon import captions
+from faceavatar_export.toon.autoencoder import Autoencoder
+from faceavatar_export.toon.conditions import ConditionMaker
+from faceavatar_export.toon.draw import HELD_OUT, load_scenes
+from faceavatar_export.toon.identity import Identity, Scene
+from faceavatar_export.toon.network import make_projection, make_schedule, make_unet
+from faceavatar_export.toon.text_encoder import TextEncoder
+from faceavatar_export.toon.training import (
     Average,
     RunLog,
     agreed,
@@ -70,12 +70,16 @@ def sample_latents(
     embeds = torch.cat([torch.zeros_like(faces), faces])
     latents = noise
     for t in schedule.timesteps:
-        uncond, cond = model(torch.cat([latents] * 2), t.expand(2 * len(states)), both, embeds).float().chunk(2)
+        uncond, cond = (
+            model(torch.cat([latents] * 2), t.expand(2 * len(states)), both, embeds).float().chunk(2)
+        )
         latents = schedule.step(uncond + guidance * (cond - uncond), t, latents).prev_sample
     return latents
 
 
-def write_sheet(model: Model, codec: Autoencoder, maker: ConditionMaker, rows: list[tuple[str, Tensor]], path: Path) -> None:
+def write_sheet(
+    model: Model, codec: Autoencoder, maker: ConditionMaker, rows: list[tuple[str, Tensor]], path: Path
+) -> None:
     """A sheet of samples, two seeds a row of (prompt, face embedding)."""
     texts = [text for text, _ in rows for _ in range(2)]
     faces = torch.stack([face for _, face in rows for _ in range(2)])
@@ -96,7 +100,11 @@ def sheet_rows(people: list[tuple[Identity, Scene]], embeddings: np.ndarray) -> 
     for i in range(16):
         identity, scene = people[-1 - 4 * i]
         word = "woman" if identity.female else "man"
-        text = captions.DEFAULT_PROMPT.format(gender_word=word) if i < 4 else captions.sample(identity, scene, rng).text
+        text = (
+            captions.DEFAULT_PROMPT.format(gender_word=word)
+            if i < 4
+            else captions.sample(identity, scene, rng).text
+        )
         rows.append((text, torch.from_numpy(embeddings[-1 - 4 * i])))
     return rows
 
@@ -105,7 +113,7 @@ def train(data: Path, run: Path, tokenizer_file: Path, minutes: float, batch_siz
     """Trains for `minutes` of wall clock; RUN/unet.pt holds model, average and optimizer. The batch is one process's."""
     rank, processes = join_processes()
     torch.manual_seed(0)  # the same first weights in every process
-    latents = np.load(data / "latents.npy", mmap_mode="r")
+    latents = np.load(data / "latents.npy", mmap_mode="r")[:-HELD_OUT]
     embeddings = np.load(data / "embeddings.npy")[: len(latents)]
     people = load_scenes(data)[: len(latents)]
     weights = np.array([3.0 if captions.is_default_scene(scene) else 1.0 for _, scene in people])
@@ -119,7 +127,11 @@ def train(data: Path, run: Path, tokenizer_file: Path, minutes: float, batch_siz
     rng = np.random.default_rng((8, step, rank))
     torch.manual_seed(1000 * step + rank)
     abar = make_schedule().alphas_cumprod
-    log, start, sheet_at = RunLog(run / "unet.csv", ("step", "minutes", "loss")), time.time() - spent, time.time() + 300
+    log, start, sheet_at = (
+        RunLog(run / "unet.csv", ("step", "minutes", "loss")),
+        time.time() - spent,
+        time.time() + 300,
+    )
     running = 0.0
     while (elapsed := agreed((time.time() - start) / 60, processes)) < minutes:
         for group in optimizer.param_groups:
@@ -152,19 +164,27 @@ def train(data: Path, run: Path, tokenizer_file: Path, minutes: float, batch_siz
                 raise RuntimeError(f"loss is {running} at step {step}")
             running = 0.0
         if step % 200 == 0:
-            save_checkpoint(run / "unet.pt", step, time.time() - start, model=model, average=average, optimizer=optimizer)
+            save_checkpoint(
+                run / "unet.pt", step, time.time() - start, model=model, average=average, optimizer=optimizer
+            )
         if time.time() > sheet_at:
-            write_sheet(average.module, codec, maker, sheet_rows(people, embeddings), run / f"sheet-{step:06d}.png")
+            write_sheet(
+                average.module, codec, maker, sheet_rows(people, embeddings), run / f"sheet-{step:06d}.png"
+            )
             sheet_at = time.time() + SHEET_EVERY_S
     if rank > 0:
         return
-    save_checkpoint(run / "unet.pt", step, time.time() - start, model=model, average=average, optimizer=optimizer)
+    save_checkpoint(
+        run / "unet.pt", step, time.time() - start, model=model, average=average, optimizer=optimizer
+    )
     write_sheet(average.module, codec, maker, sheet_rows(people, embeddings), run / f"sheet-{step:06d}.png")
 
 
 def main() -> None:
     """The command line of the module's docstring."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("run", type=Path)
     parser.add_argument("tokenizer", type=Path)

@@ -32,7 +32,9 @@ class RunLog:
         print("  ".join(f"{c} {v:.5g}" for c, v in zip(self._columns, values, strict=True)), flush=True)
 
 
-def save_checkpoint(path: Path, step: int, seconds: float, **parts: nn.Module | torch.optim.Optimizer) -> None:
+def save_checkpoint(
+    path: Path, step: int, seconds: float, **parts: nn.Module | torch.optim.Optimizer
+) -> None:
     """Writes the parts' state dicts, the step and the seconds spent; atomic, so that a stopped run keeps its last one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {"step": step, "seconds": seconds, **{name: part.state_dict() for name, part in parts.items()}}

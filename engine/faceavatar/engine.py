@@ -108,7 +108,8 @@ class AvatarEngine:
     def look(self, image: ImageSource, face_index: int | None = None) -> Look:
         """What generate sees in a photo: the face it would take, and its embedding (1, E) float32.
 
-        image as in AvatarRequest; face_index: None for the largest face. Raises ImageError, NoFaceFound, InvalidRequest.
+        image as in AvatarRequest; face_index: None for the largest face.
+        Raises ImageError, NoFaceFound, InvalidRequest.
         """
         return self._look(load_image(image), face_index, Stopwatch())
 

@@ -1,1 +1,1 @@
-"""Export and training: the only home of torch. Turns trained weights into the ONNX packs that the engine runs."""
+"""Export and training: the only home of torch. Trained weights become the ONNX packs that the engine runs."""

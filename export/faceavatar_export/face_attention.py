@@ -1,7 +1,8 @@
 """A diffusers UNet with decoupled face attention as one plain module, ready to train or to export.
 
 The face branch is IP-Adapter's (Ye et al. 2023, arXiv:2308.06721, equation 5): every cross-attention adds
-`face_scale * Attention(Q, K_face, V_face)` to its text attention. The scale is an input, not a constant of the export.
+`face_scale * Attention(Q, K_face, V_face)` to its text attention. The scale is an input of the graph, no
+constant.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def _merge(x: Tensor) -> Tensor:
     return x.transpose(1, 2).reshape(batch, length, heads * width)
 
 
-# diffusers reads the signature of a processor's __call__ to choose what it passes: it must be spelt out, not left to forward.
+# diffusers reads the signature of a processor's __call__ to choose what it passes: it must be spelt out here.
 
 
 class PlainAttention:
@@ -63,7 +64,9 @@ class FaceAttention(nn.Module):
         face_tokens: Tensor | None = None,
         face_scale: Tensor | None = None,
     ) -> Tensor:
-        assert encoder_hidden_states is not None and face_tokens is not None and face_scale is not None
+        assert encoder_hidden_states is not None
+        assert face_tokens is not None
+        assert face_scale is not None
         q = _heads(attn.to_q(hidden_states), attn.heads)
         k, v = (
             _heads(x, attn.heads)
@@ -79,8 +82,9 @@ class FaceUNet(nn.Module):
     """UNet2DConditionModel with face attention; forward has exactly the pack's `unet` signature.
 
     sample (B, C, h, w), timestep int64 (B,), encoder_hidden_states (B, N, D), face_tokens (B, M, D),
-    face_scale (1,) -> noise_pred (B, C, h, w). A UNet with `time_cond_proj_dim` also sees the scaled face tokens
-    there, flattened: a small UNet learns a face sooner from its time embedding than from attention alone.
+    face_scale (1,) -> noise_pred (B, C, h, w). A UNet with `time_cond_proj_dim` also sees the scaled face
+    tokens there, flattened: a small UNet learns a face sooner from its time embedding than from attention
+    alone.
     """
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
@@ -119,7 +123,7 @@ class FaceUNet(nn.Module):
 class FaceProjection(nn.Module):
     """Face embedding -> face tokens, as IP-Adapter-FaceID's MLPProjModel: Linear, GELU, Linear, LayerNorm.
 
-    face_embeds (B, E) -> face_tokens (B, M, D). Source: tencent-ailab/IP-Adapter ip_adapter/ip_adapter_faceid.py.
+    face_embeds (B, E) -> face_tokens (B, M, D). Source: tencent-ailab/IP-Adapter, ip_adapter_faceid.py.
     """
 
     def __init__(self, embedding_size: int, hidden: int, tokens: int, context: int) -> None:

@@ -1,7 +1,7 @@
-"""torch modules become ONNX graphs: one call, named dynamic dimensions, checked against torch; weights stored small.
+"""torch modules become ONNX graphs: one call, dynamic dimensions with names, weights stored small.
 
-Knows nothing of diffusion. The dynamo exporter names dimensions by itself (`s53`): they are renamed here to what the
-manifest calls them.
+Knows nothing of diffusion. The dynamo exporter names dimensions by itself (`s53`): they are renamed here to
+what the manifest calls them.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ def export_graph(
 ) -> None:
     """Writes `module` to `path` with named inputs, outputs and dynamic axes.
 
-    `example` gives the positional inputs in order; the sizes of dynamic axes in it must be above 1, or the exporter
-    takes them for constants. `axes` and `output_axes` name the dynamic axes: {"sample": {0: "batch", 2: "height"}}.
+    `example` gives the positional inputs in order; the sizes of dynamic axes in it must be above 1, or the
+    exporter takes them for constants. `axes` and `output_axes` name the dynamic axes, as in
+    {"sample": {0: "batch", 2: "height"}}.
     """
     module = module.eval()
-    dynamic = {name: {axis: torch.export.Dim.DYNAMIC for axis in axes.get(name, {})} for name in example}
+    dynamic = {name: dict.fromkeys(axes.get(name, {}), torch.export.Dim.DYNAMIC) for name in example}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's own deprecations, nothing about this graph
         program = torch.onnx.export(
@@ -85,8 +86,8 @@ def _scales(weights: np.ndarray, axis: int) -> np.ndarray:
 def store_weights_as_int8(path: Path) -> None:
     """Rewrites a graph so that large matrices and kernels lie in the file as int8 with a scale a channel.
 
-    Cast and Mul of constants, not DequantizeLinear: every runtime folds them into float32 weights when it loads, so the
-    arithmetic of the run stays float32 and only the file is small.
+    Cast and Mul of constants, not DequantizeLinear: every runtime folds them into float32 weights when it
+    loads, so the arithmetic of the run stays float32 and only the file is small.
     """
     model = onnx.load(path)
     graph = model.graph
@@ -117,7 +118,7 @@ def store_weights_as_int8(path: Path) -> None:
 
 
 def signature(path: Path) -> tuple[dict[str, dict[str, object]], dict[str, dict[str, object]]]:
-    """Inputs and outputs of a graph as the manifest writes them: {"sample": {"dtype": "float32", "shape": [...]}}."""
+    """A graph's inputs and outputs as the manifest has them: {name: {"dtype": "float32", "shape": [...]}}."""
     graph = onnx.load(path, load_external_data=False).graph
     constants = {tensor.name for tensor in graph.initializer}
 

@@ -1,4 +1,4 @@
-"""Writes pack.json beside the graphs: hashes, sizes, licences and signatures are read from the files, never typed in."""
+"""Writes pack.json beside the graphs: hashes, sizes and signatures are read from the files, not typed in."""
 
 from __future__ import annotations
 
@@ -41,8 +41,9 @@ def write_manifest(
 ) -> None:
     """Writes FOLDER/pack.json.
 
-    `head` holds name, version, family, description; `graphs` maps a role to (file, precision); `files` names every file
-    of the pack; `tail` holds text, scheduler, latents, sizes, face, matting, defaults and what else the pack declares.
+    `head` holds name, version, family, description; `graphs` maps a role to (file, precision); `files` names
+    every file of the pack; `tail` holds text, scheduler, latents, sizes, face, matting, defaults and what
+    else the pack declares.
     """
     described: dict[str, object] = {}
     for role, (file, precision) in graphs.items():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def relative_error(module: nn.Module, path: Path, inputs: Mapping[str, Tensor]) -> float:
-    """Root mean square of (graph - torch) over that of torch, on ONNX Runtime's CPU provider, first output."""
+    """Root mean square of (graph - torch) over that of torch; ONNX Runtime's CPU provider, first output."""
     with torch.inference_mode():
         expected = module.eval()(*inputs.values()).numpy()
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])

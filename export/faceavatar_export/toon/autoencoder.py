@@ -1,8 +1,9 @@
 """The picture codec: 256 px in, 8x8x64 latents, 512 px out.
 
-A convolutional autoencoder at 1/32 with 16 channels (3 of them plainly the cell's mean colour: learnt colours lag far behind
-learnt shapes, and colours are what a face and a prompt are judged by), folded once more (2x2 cells into channels) so that the UNet works on an
-8x8 grid. The decoder enlarges while it decodes: the art is vector art, so the 512 px target costs only the last layers.
+A convolutional autoencoder with 16 channels a cell of 16 px (3 of them plainly the cell's mean colour: learnt
+colours lag far behind learnt shapes, and colours are what a face and a prompt are judged by), folded once
+more (2x2 cells into channels) so that the UNet works on an 8x8 grid. The decoder enlarges while it decodes:
+the art is vector art, so the 512 px target costs only the last layers.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class ResBlock(nn.Module):
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(F.silu(self.conv1(F.silu(self.norm(x)))))
+        change: Tensor = self.conv2(F.silu(self.conv1(F.silu(self.norm(x)))))
+        return x + change
 
 
 def _up(inputs: int, outputs: int) -> nn.Module:
@@ -59,7 +61,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """latents (B, 64, h, w), normalised -> image (B, 3, 64 h, 64 w) in -1..1 (not clipped).
 
-    `mean` and `std` (64,) undo the normalisation that the UNet's latents carry, so that the pack's scaling factor is 1.
+    `mean` and `std` (64,) undo the normalisation that the UNet's latents carry; the pack's scaling factor is 1.
     """
 
     mean: Tensor
@@ -106,4 +108,5 @@ class Autoencoder(nn.Module):
     def encode(self, image: Tensor) -> Tensor:
         """image (B, 3, 256, 256) in -1..1 -> normalised latents (B, 64, 8, 8)."""
         d = self.decoder
-        return (self.encoder(image) - d.mean[:, None, None]) / d.std[:, None, None]
+        raw: Tensor = self.encoder(image)
+        return (raw - d.mean[:, None, None]) / d.std[:, None, None]

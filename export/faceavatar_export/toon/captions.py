@@ -1,7 +1,8 @@
 """Words for a picture: many wordings of one scene, the default prompt among them.
 
-A caption names some of what is drawn and leaves the rest to the seed. What it names about the person (gender, beard, glasses,
-hair) outweighs the photo; `sample` says which of those it named, so that training can hide them from the face embedding.
+A caption names some of what is drawn and leaves the rest to the seed. What it names about the person (gender,
+beard, glasses, hair) outweighs the photo; `sample` says which of those it named, so that training can hide
+them from the face embedding.
 """
 
 from __future__ import annotations
@@ -14,25 +15,29 @@ from faceavatar_export.toon import colors
 from faceavatar_export.toon.identity import Identity, Scene
 
 DEFAULT_PROMPT = (
-    "SFW Content, black plain background, joyous dating profile, VECTOR CARTOON ILLUSTRATION, half-body shot portrait "
-    "enjoyable pleasing pleasurable nice {gender_word}, looking at camera, Relaxed, Charming, Cordial, Gracious, "
-    "5 o clock shadow, 3d bitmoji avatar render, pixar, high def textures 8k, highly detailed, 3d render, award winning, "
-    "no background elements"
+    "SFW Content, black plain background, joyous dating profile, VECTOR CARTOON ILLUSTRATION, half-body shot "
+    "portrait enjoyable pleasing pleasurable nice {gender_word}, looking at camera, Relaxed, Charming, "
+    "Cordial, Gracious, 5 o clock shadow, 3d bitmoji avatar render, pixar, high def textures 8k, highly "
+    "detailed, 3d render, award winning, no background elements"
 )
 
 _STYLE_WORDS = {
     "vector": (
-        "vector cartoon", "flat vector cartoon", "vector cartoon illustration", "flat vector avatar", "bitmoji avatar",
-        "flat design illustration", "vector art", "cartoon avatar", "flat cartoon",
+        "vector cartoon", "flat vector cartoon", "vector cartoon illustration", "flat vector avatar",
+        "bitmoji avatar", "flat design illustration", "vector art", "cartoon avatar", "flat cartoon",
     ),
     "storybook": (
-        "storybook", "storybook illustration", "pixar-like toon", "toon", "animated movie character", "children's book style",
-        "disney style", "storybook toon", "pixar character",
+        "storybook", "storybook illustration", "pixar-like toon", "toon", "animated movie character",
+        "children's book style", "disney style", "storybook toon", "pixar character",
     ),
     "ink": (
-        "comic ink", "comic book", "ink drawing", "comic style", "hand-drawn ink", "comic", "black ink outlines", "comic ink drawing",
+        "comic ink", "comic book", "ink drawing", "comic style", "hand-drawn ink", "comic",
+        "black ink outlines", "comic ink drawing",
     ),
-    "pixel": ("pixel art", "pixelated", "8-bit", "pixel art portrait", "retro game", "8 bit pixel art", "16-bit sprite"),
+    "pixel": (
+        "pixel art", "pixelated", "8-bit", "pixel art portrait", "retro game", "8 bit pixel art",
+        "16-bit sprite",
+    ),
 }  # fmt: skip
 _EXPRESSION_WORDS = {
     "smile": ("smiling", "happy", "with a smile", "smile", "cheerful", "friendly smile", "joyful", "joyous"),
@@ -64,12 +69,13 @@ _COLOR_WORDS = {
     "navy blue": ("navy blue", "navy", "dark blue"),
 }
 _BACKGROUND = (
-    "{c} background", "{c} plain background", "plain {c} background", "on a {c} background", "solid {c} background",
-    "with a {c} background", "{c} backdrop", "background is {c}", "against a {c} wall", "in front of a {c} background",
+    "{c} background", "{c} plain background", "plain {c} background", "on a {c} background",
+    "solid {c} background", "with a {c} background", "{c} backdrop", "background is {c}",
+    "against a {c} wall", "in front of a {c} background",
 )  # fmt: skip
 _GRADIENT = (
-    "{c} to {d} gradient background", "gradient background from {c} to {d}", "{c} and {d} gradient background",
-    "background fading from {c} to {d}",
+    "{c} to {d} gradient background", "gradient background from {c} to {d}",
+    "{c} and {d} gradient background", "background fading from {c} to {d}",
 )  # fmt: skip
 _FRAMING_WORDS = {
     "bust": (
@@ -93,9 +99,10 @@ _HAIR_LENGTH_WORDS = {
     "long": ("long {c} hair", "{c} long hair", "flowing {c} hair"),
 }
 _NOISE = (
-    "highly detailed", "award winning", "high quality", "8k", "looking at camera", "masterpiece", "best quality", "nice",
-    "charming", "relaxed", "beautiful", "SFW content", "3d render", "no background elements", "cute", "profile picture",
-    "trending", "high def textures", "dating profile", "centered", "detailed face", "professional", "social media avatar",
+    "highly detailed", "award winning", "high quality", "8k", "looking at camera", "masterpiece",
+    "best quality", "nice", "charming", "relaxed", "beautiful", "SFW content", "3d render",
+    "no background elements", "cute", "profile picture", "trending", "high def textures", "dating profile",
+    "centered", "detailed face", "professional", "social media avatar",
 )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
-"""Looks at an avatar and says what it shows; trained on drawings, used to score generated pictures, shipped to nobody.
+"""Looks at an avatar and says what it shows; trained on drawings, used to score pictures, shipped to nobody.
 
-`python -m faceavatar_export.toon.classifier DATA RUN --minutes 6` trains it on all but the last 2,000 pictures of DATA and
-prints its accuracy on those; RUN/classifier.onnx is what score.py and the tests run.
+`python -m faceavatar_export.toon.classifier DATA RUN --minutes 6` trains it on all but the last 2,000
+pictures of DATA and prints its accuracy on those; RUN/classifier.onnx is what score.py and the tests run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,13 @@ from faceavatar_export.toon.identity import (
     Identity,
     Scene,
 )
-from faceavatar_export.toon.training import RunLog, load_checkpoint, save_checkpoint, warm_cosine
+from faceavatar_export.toon.training import (
+    RunLog,
+    channels_last,
+    load_checkpoint,
+    save_checkpoint,
+    warm_cosine,
+)
 
 SIZE = 128
 NAMES: dict[str, tuple[str, ...]] = {
@@ -134,7 +140,7 @@ def accuracy(
     model: Classifier, pictures: np.ndarray, people: list[tuple[Identity, Scene]]
 ) -> dict[str, float]:
     """Share of right answers for each attribute."""
-    right = {key: 0 for key in NAMES}
+    right = dict.fromkeys(NAMES, 0)
     for i in range(0, len(pictures), 100):
         seen = classify(model, pictures[i : i + 100])
         for j, (identity, scene) in enumerate(people[i : i + 100]):
@@ -148,7 +154,7 @@ def train(data: Path, run: Path, count: int | None, minutes: float, batch_size: 
     pictures = np.load(data / "pictures.npy", mmap_mode="r")[:count]
     people = load_scenes(data)[: len(pictures)]
     classes = np.array([truth(identity, scene) for identity, scene in people])
-    model = Classifier().to(memory_format=torch.channels_last)
+    model = channels_last(Classifier())
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.02)
     step, spent = load_checkpoint(run / "classifier.pt", model=model, optimizer=optimizer)
     rng = np.random.default_rng((9, step))
@@ -178,7 +184,7 @@ def train(data: Path, run: Path, count: int | None, minutes: float, batch_size: 
 def export_classifier(model: Classifier, path: Path) -> None:
     """Writes the graph `image` -> one output an attribute, with the names of the classes in its metadata."""
     example, batch = {"image": torch.zeros(2, 3, SIZE, SIZE)}, {0: "batch"}
-    outputs = {name: batch for name in NAMES}
+    outputs = dict.fromkeys(NAMES, batch)
     graphs.export_graph(model, example, list(NAMES), {"image": batch}, path, outputs)
     graphs.store_weights_as_int8(path)
     graph = onnx.load(path)

@@ -1,7 +1,8 @@
-"""What the UNet is told of a picture in training: a caption's states and a face embedding, each noisy, partial or missing.
+"""What the UNet is told of a picture in training: a caption and a face embedding, noisy, partial or missing.
 
-A face encoder errs, so the embedding is jittered; a prompt outweighs the photo, so what a caption names about the person is
-often hidden or contradicted in the embedding; guidance needs an unconditional model, so both are sometimes dropped.
+A face encoder errs, so the embedding is jittered; a prompt outweighs the photo, so what a caption names about
+the person is often hidden or contradicted in the embedding; guidance needs an unconditional model, so both
+are sometimes dropped.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class ConditionMaker:
         rng: np.random.Generator,
         windows: int,
     ) -> Conditions:
-        """One batch; a second window, empty for most captions, is what a long prompt beside a short one brings."""
+        """One batch; a second window, mostly empty, is what a long prompt beside a short one brings."""
         texts, faces = [], []
         for (identity, scene), embedding in zip(people, embeddings, strict=True):
             caption = captions.sample(identity, scene, rng)

@@ -1,4 +1,4 @@
-"""Draws the training pictures to memory-mapped arrays: one command, any number of processes, the same bytes each time.
+"""Draws the training pictures to memory-mapped arrays: any number of processes, the same bytes each time.
 
 `python -m faceavatar_export.toon.draw FOLDER --count N --size S [--alpha]` writes FOLDER/pictures.npy
 (uint8 (N, S, S, 3), or (N, S, S, 4) straight alpha and no background with --alpha), FOLDER/embeddings.npy

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 
 from faceavatar_export.toon.autoencoder import LATENT_CHANNELS, Autoencoder
-from faceavatar_export.toon.training import load_checkpoint
+from faceavatar_export.toon.training import channels_last, load_checkpoint
 
 
 def encode(data: Path, checkpoint: Path, count: int | None, batch_size: int = 32) -> None:
     """Encodes the first `count` pictures (all by default)."""
     pictures = np.load(data / "pictures.npy", mmap_mode="r")[:count]
-    model = Autoencoder().to(memory_format=torch.channels_last).eval()
+    model = channels_last(Autoencoder()).eval()
     if load_checkpoint(checkpoint, model=model)[0] == 0:
         raise FileNotFoundError(f"{checkpoint}: no trained autoencoder; run train_autoencoder first")
     out = np.lib.format.open_memmap(

@@ -1,7 +1,7 @@
-"""Writes the toon pack from a training run: every graph exported, compressed, compared with torch, and described.
+"""Writes the toon pack from a training run: every graph exported, compressed, compared with torch, described.
 
-`python -m faceavatar_export.toon.export_pack RUN PACK_DIR`. RUN holds the checkpoints and face_encoder.onnx; PACK_DIR holds
-tokenizer.json and face_detection_yunet.onnx already, and receives the graphs, NOTICE and pack.json.
+`python -m faceavatar_export.toon.export_pack RUN PACK_DIR`. RUN holds the checkpoints and face_encoder.onnx;
+PACK_DIR holds tokenizer.json and face_detection_yunet.onnx already, and receives the graphs and pack.json.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ TOLERANCE = 1e-4
 INT8_TOLERANCE = 0.03
 DRAWN = Provenance(
     "CC-BY-4.0",
-    "Trained on drawings made with DiceBear (MIT) from Avataaars by Pablo Stanley (free for personal and commercial use), "
-    "ToonHead by Johan Melin (CC BY 4.0), Open Peeps by Pablo Stanley (CC0 1.0) and Pixel Art by DiceBear (CC0 1.0)",
+    "Trained on drawings made with DiceBear (MIT) from Avataaars by Pablo Stanley (free for personal and "
+    "commercial use), ToonHead by Johan Melin (CC BY 4.0), Open Peeps by Pablo Stanley (CC0 1.0) and Pixel "
+    "Art by DiceBear (CC0 1.0)",
 )
 TRAINED = Provenance("Apache-2.0", "Trained by the faceavatar project")
 YUNET = Provenance("MIT", "YuNet by Shiqi Yu and contributors, libfacedetection / OpenCV Zoo")
@@ -73,8 +74,7 @@ def export_text(run: Path, out: Path) -> float:
 
 def export_unet(run: Path, out: Path) -> float:
     """unet.onnx and face_projection.onnx, from the averaged weights."""
-    model = Model()
-    average = Average(model)
+    average = Average(Model())
     load_checkpoint(run / "unet.pt", average=average)
     model = average.module
     generator = torch.Generator().manual_seed(0)
@@ -148,7 +148,7 @@ def export_pack(run: Path, out: Path) -> None:
             "name": "toon",
             "version": VERSION,
             "family": "toon",
-            "description": "Small model trained on drawn avatars: vector cartoon, storybook, comic ink and pixel art",
+            "description": "Small model trained on drawn avatars: vector, storybook, comic ink and pixel art",
         },
         {
             "text_encoder": ("text_encoder.onnx", small),

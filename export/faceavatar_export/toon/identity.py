@@ -5,7 +5,7 @@ Knows no drawing style and no caption; styles.py draws these values, captions.py
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What a prompt decides. `background_end` differs from `background` in a vertical gradient (bottom colour)."""
+    """What a prompt decides. `background_end` is the bottom colour, another one in a gradient only."""
 
     style: str
     expression: str
@@ -106,7 +106,7 @@ def embed(identity: Identity) -> np.ndarray:
     """The (24,) float32 face embedding of an identity, the target of the face encoder.
 
     0 presence; 1-3 skin and 4-6 hair L*a*b*, centred and scaled; 7-10 hair length one-hot; 11 curly; 12 bun;
-    13 full beard; 14 moustache; 15 glasses; 16 sunglasses; 17 female; the rest zero, kept for what comes later.
+    13 full beard; 14 moustache; 15 glasses; 16 sunglasses; 17 female; the rest zero, for what comes later.
     Switches are -1 and 1; all zeros therefore means "no face", the unconditional input.
     """
     v = np.zeros(EMBEDDING_SIZE, np.float32)
@@ -134,10 +134,3 @@ def read(embedding: np.ndarray) -> Identity:
     glasses = GLASSES[1 + int(np.argmax(e[15:17]))] if e[15:17].max() > 0 else "none"
     curly, bun, female = bool(e[11] > 0 and length != "bald"), bool(e[12] > 0), bool(e[17] > 0)
     return Identity(female, skin, hair, length, curly, bun, beard, glasses)
-
-
-def with_other_gender(identity: Identity, rng: np.random.Generator) -> Identity:
-    """The same person as a prompt that names the other gender asks for: no beard on a woman, no bun on a man."""
-    female = not identity.female
-    beard = "none" if female else identity.beard
-    return replace(identity, female=female, beard=beard, bun=identity.bun and female)

@@ -1,6 +1,7 @@
 """The toon pack's matting net: a small U-Net from a picture to the alpha of its figure.
 
-Drawn data gives exact alpha for free; the net learns on pictures as the decoder makes them, softer than the drawings.
+Drawn data gives exact alpha for free; the net learns on pictures as the decoder makes them, softer than
+drawings.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 from faceavatar_export.face_attention import FaceProjection, FaceUNet
 from faceavatar_export.toon.autoencoder import LATENT_CHANNELS
@@ -49,5 +50,5 @@ def make_projection() -> FaceProjection:
 
 
 def make_schedule() -> DDIMScheduler:
-    """diffusers' DDIM with the pack's schedule: noise is added with it in training, and sheets are sampled with it."""
+    """diffusers' DDIM with the pack's schedule: training adds noise with it, sheets are sampled with it."""
     return DDIMScheduler(**SCHEDULE, set_alpha_to_one=True, clip_sample=False)

@@ -1,7 +1,8 @@
 """Trains the decoder on, with the encoder frozen: latents already made stay valid, and pictures grow sharper.
 
-`python -m faceavatar_export.toon.refine_decoder DATA RUN --minutes 15` reads RUN/autoencoder.pt, trains from where its decoder
-stands (DATA: a set drawn with --size 512 --alpha) and writes RUN/refined.pt, which has the same parts.
+`python -m faceavatar_export.toon.refine_decoder DATA RUN --minutes 15` reads RUN/autoencoder.pt, trains from
+where its decoder stands (DATA: a set drawn with --size 512 --alpha) and writes RUN/refined.pt, which has the
+same parts.
 """
 
 from __future__ import annotations
@@ -17,14 +18,20 @@ from torch.nn import functional as F
 
 from faceavatar_export.toon.autoencoder import Autoencoder
 from faceavatar_export.toon.train_autoencoder import batch, picture_loss
-from faceavatar_export.toon.training import RunLog, load_checkpoint, save_checkpoint, warm_cosine
+from faceavatar_export.toon.training import (
+    RunLog,
+    channels_last,
+    load_checkpoint,
+    save_checkpoint,
+    warm_cosine,
+)
 
 CELLS = 4  # latents a side of the crop that is decoded
 NOISE = 0.15  # what the UNet leaves of error in normalised latents, roughly
 
 
 def crop_pair(latents: Tensor, target: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """The same random square of latents (B, 64, 8, 8) and of pictures (B, 3, 512, 512), with the head favoured."""
+    """The same random square of latents (B, 64, 8, 8) and of pictures (B, 3, 512, 512); favours the head."""
     free = latents.shape[-1] - CELLS
     y, x = (int(np.rint(rng.triangular(0, free / 2, free))) for _ in range(2))
     cell = target.shape[-1] // latents.shape[-1]
@@ -35,7 +42,7 @@ def crop_pair(latents: Tensor, target: Tensor, rng: np.random.Generator) -> tupl
 def refine(data: Path, run: Path, minutes: float, batch_size: int, lr: float) -> None:
     """Trains for `minutes` of wall clock; restarts from RUN/refined.pt where there is one."""
     pictures = np.load(data / "pictures.npy", mmap_mode="r")
-    model = Autoencoder().to(memory_format=torch.channels_last)
+    model = channels_last(Autoencoder())
     load_checkpoint(run / "autoencoder.pt", model=model)
     model.encoder.requires_grad_(False)
     optimizer = torch.optim.AdamW(model.decoder.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=1e-4)

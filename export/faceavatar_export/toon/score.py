@@ -1,7 +1,8 @@
 """Scores a pack with the engine itself: are prompts obeyed, and do avatars keep the looks of the photo?
 
-`python -m faceavatar_export.toon.score PACK CLASSIFIER.onnx PHOTO... --out FOLDER` writes scores.json, scores.md and sheets.
-The classifier was trained on drawings alone (classifier.py); plain backgrounds and skin are measured in pixels.
+`python -m faceavatar_export.toon.score PACK CLASSIFIER.onnx PHOTO... --out FOLDER` writes scores.json,
+scores.md and sheets. The classifier was trained on drawings alone (classifier.py); plain backgrounds and skin
+are measured in pixels.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnxruntime as ort
@@ -91,7 +93,7 @@ def background_of(picture: np.ndarray) -> np.ndarray:
 
 
 def cheeks_of(picture: np.ndarray) -> np.ndarray:
-    """Median L*a*b* of both cheeks of an avatar in the vector style, bust framing (art coordinates of 280 units)."""
+    """Median L*a*b* of both cheeks of an avatar in the vector style, bust framing (art of 280 units)."""
     unit = picture.shape[0] / 280
     patches = [
         picture[int(127 * unit) : int(137 * unit), int(x * unit) : int((x + 10) * unit)] for x in (100, 170)
@@ -138,12 +140,12 @@ def score_prompts(
 def score_photos(
     engine: AvatarEngine, classifier: OnnxClassifier, photos: Sequence[Path], out: Path
 ) -> list[dict[str, object]]:
-    """The default prompt on every photo: skin colour, and hair, beard, glasses and gender as seen; writes a sheet."""
+    """The default prompt on every photo: skin, hair, beard, glasses and gender as seen; writes a sheet."""
     rows: list[dict[str, object]] = []
     sheet = []
     for photo in photos:
         identity = read(_embedding(engine, photo))
-        gender = "woman" if identity.female else "man"
+        gender: Literal["woman", "man"] = "woman" if identity.female else "man"
         result = engine.generate(AvatarRequest(image=photo, gender=gender, batch=SEEDS, seed=7))
         seen = classifier(result.images)
         skin = colors.rgb_to_lab(colors.hex_to_rgb(identity.skin))

@@ -1,7 +1,7 @@
 """Draws an identity in a scene: one table of options a style, DiceBear's art, resvg's pixels.
 
-Every style shows the same ideas (skin, hair, beard, glasses, gender, expression, clothing); where the art lacks one
-(glasses in storybook, expressions in pixel art) a few strokes of our own are laid over it.
+Every style shows the same ideas (skin, hair, beard, glasses, gender, expression, clothing); where the art
+lacks one (glasses in storybook, expressions in pixel art) a few strokes of our own are laid over it.
 """
 
 from __future__ import annotations
@@ -178,8 +178,10 @@ def _storybook(identity: Identity, scene: Scene) -> tuple[dict[str, object], str
     }
     fill = {"none": "", "glasses": "#ffffff33", "sunglasses": "#1d2126"}[identity.glasses]
     frame = (
-        f'<g stroke="#22262b" stroke-width="11" fill="{fill}"><rect x="256" y="362" width="112" height="94" rx="34"/>'
-        '<rect x="396" y="362" width="112" height="94" rx="34"/><path d="M368 398q14-12 28 0" fill="none"/></g>'
+        f'<g stroke="#22262b" stroke-width="11" fill="{fill}">'
+        '<rect x="256" y="362" width="112" height="94" rx="34"/>'
+        '<rect x="396" y="362" width="112" height="94" rx="34"/>'
+        '<path d="M368 398q14-12 28 0" fill="none"/></g>'
     )
     return options, frame if fill else ""
 

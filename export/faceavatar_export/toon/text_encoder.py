@@ -1,7 +1,8 @@
 """The toon pack's text encoder: CLIP's tokens in, a small bidirectional transformer, one state a token out.
 
-Only tokens that captions use have an embedding; every other token reads as a zero vector, so that an unknown word says
-nothing. States after the end token are zeros, so that padding is an attention sink and nothing else.
+Only tokens that captions use have an embedding; every other token reads as a zero vector, so that an unknown
+word says nothing. States after the end token are zeros, so that padding is an attention sink and nothing
+else.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Block(nn.Module):
 class TextEncoder(nn.Module):
     """input_ids int64 (B, 77) -> last_hidden_state (B, 77, 192).
 
-    `known` (49408,) int64 maps CLIP's ids to rows of the embedding; row 0 is the zero vector of unknown tokens.
+    `known` (49408,) int64 maps CLIP's ids to rows of the embedding; row 0, of unknown tokens, is zeros.
     """
 
     known: Tensor

@@ -1,6 +1,7 @@
 """Trains the autoencoder on crops of drawn figures over random backgrounds; restarts from its checkpoint.
 
-`python -m faceavatar_export.toon.train_autoencoder DATA OUT --minutes 20` (DATA: a set drawn with --size 512 --alpha).
+`python -m faceavatar_export.toon.train_autoencoder DATA OUT --minutes 20`
+(DATA: a set drawn with --size 512 --alpha).
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ from torch.nn import functional as F
 
 from faceavatar_export.toon import colors
 from faceavatar_export.toon.autoencoder import Autoencoder
-from faceavatar_export.toon.training import RunLog, load_checkpoint, save_checkpoint, warm_cosine
+from faceavatar_export.toon.training import (
+    RunLog,
+    channels_last,
+    load_checkpoint,
+    save_checkpoint,
+    warm_cosine,
+)
 
 LATENT_NOISE = 0.1
 
@@ -70,7 +77,7 @@ def measure_latents(model: Autoencoder, pictures: np.ndarray, rng: np.random.Gen
 def train(data: Path, out: Path, minutes: float, batch_size: int, crop: int, lr: float) -> None:
     """Trains for `minutes` of wall clock with a warm-up and cosine decay over that time."""
     pictures = np.load(data / "pictures.npy", mmap_mode="r")
-    model = Autoencoder().to(memory_format=torch.channels_last)
+    model = channels_last(Autoencoder())
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=1e-4)
     step, spent = load_checkpoint(out / "autoencoder.pt", model=model, optimizer=optimizer)
     rng = np.random.default_rng((5, step))

@@ -1,7 +1,7 @@
-"""Trains the matting net on drawn figures over random backgrounds, half of them passed through the autoencoder.
+"""Trains the matting net on drawn figures over random backgrounds, half of them through the autoencoder.
 
-`python -m faceavatar_export.toon.train_matting DATA RUN --minutes 6` (DATA: a set drawn with --size 512 --alpha;
-RUN holds autoencoder.pt).
+`python -m faceavatar_export.toon.train_matting DATA RUN --minutes 6`
+(DATA: a set drawn with --size 512 --alpha; RUN holds autoencoder.pt).
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ from torch.nn import functional as F
 from faceavatar_export.toon.autoencoder import Autoencoder
 from faceavatar_export.toon.matting_net import MattingNet
 from faceavatar_export.toon.train_autoencoder import random_backdrop
-from faceavatar_export.toon.training import RunLog, load_checkpoint, save_checkpoint, warm_cosine
+from faceavatar_export.toon.training import (
+    RunLog,
+    channels_last,
+    load_checkpoint,
+    save_checkpoint,
+    warm_cosine,
+)
 
 
 def make_batch(
@@ -44,7 +50,7 @@ def train(data: Path, run: Path, minutes: float, batch_size: int, lr: float) -> 
     pictures = np.load(data / "pictures.npy", mmap_mode="r")
     codec = Autoencoder()
     load_checkpoint(run / "autoencoder.pt", model=codec)
-    net = MattingNet().to(memory_format=torch.channels_last)
+    net = channels_last(MattingNet())
     optimizer = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=1e-4)
     step, spent = load_checkpoint(run / "matting.pt", model=net, optimizer=optimizer)
     rng = np.random.default_rng((6, step))

@@ -1,7 +1,7 @@
-"""Trains the text encoder to understand captions before any picture is seen: every attribute must be readable from its states.
+"""Trains the text encoder before any picture is seen: every attribute must be readable from its states.
 
-`python -m faceavatar_export.toon.train_text TOKENIZER.json OUT --minutes 6`. What a caption does not name has a class of its own
-("not said"), so that the UNet can tell silence from a wish.
+`python -m faceavatar_export.toon.train_text TOKENIZER.json OUT --minutes 6`. What a caption does not name has
+a class of its own ("not said"), so that the UNet can tell silence from a wish.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ CLASSES = {  # one more class each: not said
 
 
 def labels(identity: Identity, scene: Scene, caption: captions.Caption) -> list[int]:
-    """What the caption says, one class an attribute, in the order of CLASSES; the last class is "not said"."""
+    """What the caption says, one class an attribute in the order of CLASSES; the last class is "not said"."""
     default = caption.text.startswith(captions.DEFAULT_PROMPT[:40])
     named = caption.named | ({"style", "expression", "background", "framing"} if default else set())
 
@@ -78,7 +78,7 @@ def labels(identity: Identity, scene: Scene, caption: captions.Caption) -> list[
 
 
 def tokenize(tokenizer: Tokenizer, texts: list[str], windows: int = 1) -> np.ndarray:
-    """int64 (B, windows, 77) as the engine makes them: 75 tokens a window, each with start, end and padding."""
+    """int64 (B, windows, 77) as the engine makes them: 75 tokens a window, with start, end and padding."""
     out = np.full((len(texts), windows, WINDOW), EOS, np.int64)
     out[:, :, 0] = BOS
     for row, encoding in zip(out, tokenizer.encode_batch(texts, add_special_tokens=False), strict=True):
@@ -92,7 +92,7 @@ def known_tokens(tokenizer: Tokenizer) -> Tensor:
     """(49408,) int64: a row for every token that 60,000 captions use, 0 for all others."""
     used = {BOS, EOS}
     rng = np.random.default_rng(7)
-    for i in range(0, 60_000):
+    for i in range(60_000):
         identity, scene = sample(99, i)
         used.update(
             tokenizer.encode(captions.sample(identity, scene, rng).text, add_special_tokens=False).ids

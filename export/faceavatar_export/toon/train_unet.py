@@ -1,9 +1,10 @@
 """Trains the UNet and the face projection on latents, captions and identities; restarts from its checkpoint.
 
-`python -m faceavatar_export.toon.train_unet DATA RUN TOKENIZER.json --minutes 80`, or `torchrun --nproc-per-node N -m ...` for N
-processes that share their gradients. DATA holds latents.npy, embeddings.npy and
-scenes.jsonl; RUN holds text.pt, known_tokens.pt and autoencoder.pt. v-prediction (Salimans and Ho 2022), min-SNR weights
-(Hang et al. 2023, gamma 5), zero terminal SNR (Lin et al. 2023): without the last, a black background is never black.
+`python -m faceavatar_export.toon.train_unet DATA RUN TOKENIZER.json --minutes 80`, or
+`torchrun --nproc-per-node N -m ...` for N processes that share their gradients. DATA holds latents.npy,
+embeddings.npy and scenes.jsonl; RUN holds text.pt, known_tokens.pt and autoencoder.pt. v-prediction (Salimans
+and Ho 2022), min-SNR weights (Hang et al. 2023, gamma 5), zero terminal SNR (Lin et al. 2023): without the
+last, a black background is never black.
 """
 
 from __future__ import annotations
@@ -63,7 +64,10 @@ def load_text(run: Path, tokenizer_file: Path) -> ConditionMaker:
 def sample_latents(
     model: Model, states: Tensor, empty: Tensor, faces: Tensor, guidance: float, steps: int, noise: Tensor
 ) -> Tensor:
-    """DDIM with guidance: states (B, N, D), empty (1, N, D), faces (B, 24), noise (B, 64, h, w) -> latents."""
+    """DDIM with guidance: states (B, N, D), empty (1, N, D), faces (B, 24), noise (B, 64, h, w) -> latents.
+
+    An empty face, all zeros, and `empty` states make the unconditional half.
+    """
     schedule = make_schedule()
     schedule.set_timesteps(steps)
     both = torch.cat([empty.expand(len(states), -1, -1), states])
@@ -110,7 +114,7 @@ def sheet_rows(people: list[tuple[Identity, Scene]], embeddings: np.ndarray) -> 
 
 
 def train(data: Path, run: Path, tokenizer_file: Path, minutes: float, batch_size: int, lr: float) -> None:
-    """Trains for `minutes` of wall clock; RUN/unet.pt holds model, average and optimizer. The batch is one process's."""
+    """Trains for `minutes` of wall clock; RUN/unet.pt is the checkpoint. `batch_size` is one process's."""
     rank, processes = join_processes()
     torch.manual_seed(0)  # the same first weights in every process
     latents = np.load(data / "latents.npy", mmap_mode="r")[:-HELD_OUT]

@@ -61,7 +61,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """latents (B, 64, h, w), normalised -> image (B, 3, 64 h, 64 w) in -1..1 (not clipped).
 
-    `mean` and `std` (64,) undo the normalisation that the UNet's latents carry; the pack's scaling factor is 1.
+    `mean` and `std` (64,) undo the normalisation of the UNet's latents; the pack's scaling factor is 1.
     """
 
     mean: Tensor

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +60,9 @@ def draw_set(folder: Path, count: int, size: int, seed: int, alpha: bool, proces
     with (folder / "scenes.jsonl").open("w") as out:
         for identity, scene in people:
             out.write(json.dumps({"identity": asdict(identity), "scene": asdict(scene)}) + "\n")
-    step = 500
-    with ProcessPoolExecutor(processes) as pool:
+    step = min(500, max(1, math.ceil(count / processes)))
+    # Forked children of a process with threads (torch's, in tests) may hang.
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         jobs = [
             pool.submit(draw_range, folder, seed, a, min(a + step, count), size, alpha)
             for a in range(0, count, step)

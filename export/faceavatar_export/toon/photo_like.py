@@ -193,8 +193,8 @@ def _eyes(c: Canvas, rng: np.random.Generator, person: Identity) -> None:
     hair = colors.hex_to_rgb(person.hair_color)
     brow = np.minimum(hair * rng.uniform(0.4, 0.9), 130)
     thick = rng.uniform(0.5, 1.1) if person.female else rng.uniform(0.9, 1.7)
-    lift, open_eye = rng.uniform(5, 7.5), rng.uniform(0.9, 2.0)
-    socket = rng.uniform(0.6, 0.95)
+    lift, open_eye = rng.uniform(3.6, 7), rng.uniform(0.8, 1.9)
+    socket = rng.uniform(0.45, 0.95)
     for (x, y), side in zip(EYES, (-1, 1), strict=True):
         c.shade(_blob(x, y - 1, 5.5, 3.5), socket)
         c.paint(fill(ellipse(x, y, 3.6, open_eye)), np.full(3, rng.uniform(150, 235)))

@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 import onnxruntime as ort
@@ -25,6 +25,30 @@ from faceavatar_export.toon.identity import read
 SEEDS = 4
 CLASSIFIER_SIZE = 128
 BACKGROUND_DELTA = 12.0
+THUMB = 192
+LOOKS_PROMPT = "flat vector cartoon of a {w}, smiling, light blue background"
+
+
+class PromptScore(TypedDict):
+    """How many of `of` pictures obeyed a prompt."""
+
+    prompt: str
+    photo: str
+    obeyed: int
+    of: int
+
+
+class PhotoScore(TypedDict):
+    """What was seen in most avatars of a photo; skin_ciede2000 is against the skin that the encoder read."""
+
+    photo: str
+    skin_ciede2000: float
+    gender: str
+    hair_length: str
+    hair_color: str
+    beard: str
+    glasses: str
+    background: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +142,9 @@ def obeyed(wish: Wish, seen: dict[str, str], picture: np.ndarray) -> bool:
 
 def score_prompts(
     engine: AvatarEngine, classifier: OnnxClassifier, photos: Sequence[Path], out: Path
-) -> list[dict[str, object]]:
+) -> list[PromptScore]:
     """Every wish with SEEDS seeds, on the photos in turn; writes a sheet."""
-    rows: list[dict[str, object]] = []
+    rows: list[PromptScore] = []
     sheet = []
     for i, wish in enumerate(WISHES):
         photo = photos[i % len(photos)]
@@ -139,33 +163,34 @@ def score_prompts(
 
 def score_photos(
     engine: AvatarEngine, classifier: OnnxClassifier, photos: Sequence[Path], out: Path
-) -> list[dict[str, object]]:
-    """The default prompt on every photo: skin, hair, beard, glasses and gender as seen; writes a sheet."""
-    rows: list[dict[str, object]] = []
+) -> list[PhotoScore]:
+    """Skin under the default prompt, other looks on light blue, where black hair shows; writes a sheet."""
+    rows: list[PhotoScore] = []
     sheet = []
     for photo in photos:
         identity = read(_embedding(engine, photo))
         gender: Literal["woman", "man"] = "woman" if identity.female else "man"
-        result = engine.generate(AvatarRequest(image=photo, gender=gender, batch=SEEDS, seed=7))
-        seen = classifier(result.images)
+        default = engine.generate(AvatarRequest(image=photo, gender=gender, batch=SEEDS, seed=7)).images
+        prompt = LOOKS_PROMPT.format(w=gender)
+        plain = engine.generate(AvatarRequest(image=photo, prompt=prompt, batch=SEEDS, seed=7)).images
         skin = colors.rgb_to_lab(colors.hex_to_rgb(identity.skin))
-        delta = [float(colors.ciede2000(cheeks_of(p), skin)) for p in result.images]
+        delta = [float(colors.ciede2000(cheeks_of(p), skin)) for p in default]
+        seen = classifier(plain)
         rows.append(
             {
                 "photo": photo.name,
-                "read": {
-                    k: getattr(identity, k)
-                    for k in ("female", "skin", "hair_color", "hair_length", "beard", "glasses")
-                },
                 "skin_ciede2000": round(float(np.median(delta)), 1),
-                **{
-                    k: _majority(seen[k])
-                    for k in ("female", "hair_length", "hair_color", "beard", "glasses", "background")
-                },
+                "gender": _majority(seen["female"]),
+                "hair_length": _majority(seen["hair_length"]),
+                "hair_color": _majority(seen["hair_color"]),
+                "beard": _majority(seen["beard"]),
+                "glasses": _majority(seen["glasses"]),
+                "background": _majority(classifier(default)["background"]),
             }
         )
-        source = np.asarray(Image.open(photo).convert("RGB").resize((192, 192)))
-        sheet.append(np.concatenate([source, *(_thumb(p) for p in result.images)], axis=1))
+        source = np.asarray(Image.open(photo).convert("RGB").resize((THUMB, THUMB)))
+        tiles = [source, *(_thumb(p) for p in (*default[:3], *plain[:3]))]
+        sheet.append(np.concatenate(tiles, axis=1))
     Image.fromarray(np.concatenate(sheet)).save(out / "photos.png")
     return rows
 
@@ -179,25 +204,16 @@ def _majority(names: list[str]) -> str:
 
 
 def _thumb(picture: np.ndarray) -> np.ndarray:
-    return np.asarray(Image.fromarray(picture).resize((192, 192), Image.Resampling.LANCZOS))
+    return np.asarray(Image.fromarray(picture).resize((THUMB, THUMB), Image.Resampling.LANCZOS))
 
 
-def to_markdown(prompts: list[dict[str, object]], photos: list[dict[str, object]]) -> str:
+def to_markdown(prompts: Sequence[PromptScore], photos: Sequence[PhotoScore]) -> str:
     """Both tables, as docs/toon-pack.md shows them."""
     lines = ["| prompt | photo | obeyed |", "|---|---|---|"]
     lines += [f"| {r['prompt']} | {r['photo']} | {r['obeyed']}/{r['of']} |" for r in prompts]
-    keys = (
-        "photo",
-        "skin_ciede2000",
-        "female",
-        "hair_length",
-        "hair_color",
-        "beard",
-        "glasses",
-        "background",
-    )
+    keys = list(photos[0])
     lines += ["", "| " + " | ".join(keys) + " |", "|" + "---|" * len(keys)]
-    lines += ["| " + " | ".join(str(r[k]) for k in keys) + " |" for r in photos]
+    lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in photos]
     return "\n".join(lines) + "\n"
 
 
@@ -212,10 +228,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("scores"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    engine, classifier = AvatarEngine.load(args.pack), OnnxClassifier(args.classifier)
+    engine, classifier = AvatarEngine.load(args.pack, provider="cpu"), OnnxClassifier(args.classifier)
     prompts = score_prompts(engine, classifier, args.photos, args.out)
     photos = score_photos(engine, classifier, args.photos, args.out)
-    total = sum(int(str(r["obeyed"])) for r in prompts) / sum(int(str(r["of"])) for r in prompts)
+    total = sum(row["obeyed"] for row in prompts) / sum(row["of"] for row in prompts)
     report = {"obedience": round(total, 3), "prompts": prompts, "photos": photos}
     (args.out / "scores.json").write_text(json.dumps(report, indent=1) + "\n")
     (args.out / "scores.md").write_text(to_markdown(prompts, photos))

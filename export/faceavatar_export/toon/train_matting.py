@@ -1,4 +1,4 @@
-"""Trains the matting net on drawn figures over random backgrounds, half of them through the autoencoder.
+"""Trains the matting net on drawn figures over random backgrounds, a quarter of them through the autoencoder.
 
 `python -m faceavatar_export.toon.train_matting DATA RUN --minutes 6`
 (DATA: a set drawn with --size 512 --alpha; RUN holds autoencoder.pt).
@@ -37,7 +37,7 @@ def make_batch(
     back = torch.from_numpy(backs).permute(0, 3, 1, 2) / 255
     alpha = rgba[:, 3:]
     small = F.avg_pool2d(rgba[:, :3] * alpha + back * (1 - alpha), 2) * 2 - 1
-    half = count // 2
+    half = count // 4
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         latents = codec.encode(small[:half])
         decoded = codec.decoder(latents + 0.15 * torch.randn_like(latents)).float()

@@ -1,0 +1,143 @@
+"""The shipped pack, run by the engine on the public-domain photos: what the issue of an avatar is judged by.
+
+Prompts are judged by the classifier in fixtures/classifier.onnx (trained on drawings alone by
+faceavatar_export.toon.classifier) and, for plain backgrounds and skin, by measured pixels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from faceavatar import AvatarEngine, AvatarRequest
+from faceavatar.image import load_image
+from faceavatar.pack import Pack, find_pack, verify
+from faceavatar_export.toon import colors
+from faceavatar_export.toon.identity import read
+from faceavatar_export.toon.score import OnnxClassifier, background_of, score_photos, score_prompts
+
+FIXTURES = Path(__file__).parent / "fixtures"
+PHOTOS = {name: FIXTURES / "photos" / f"{name}.jpg" for name in ("astronaut", "macron", "ardern", "obama")}
+LIMIT = 30e6
+
+
+@pytest.fixture(scope="module")
+def toon() -> AvatarEngine:
+    return AvatarEngine.load("toon", provider="cpu")
+
+
+@pytest.fixture(scope="module")
+def classifier() -> OnnxClassifier:
+    return OnnxClassifier(FIXTURES / "classifier.onnx")
+
+
+def test_the_embedded_pack_is_whole_and_within_its_size() -> None:
+    folder = find_pack("toon")
+    assert verify(Pack.load(folder)) == []
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= LIMIT
+
+
+def test_every_file_of_the_pack_names_its_licence_and_whom_to_thank() -> None:
+    pack = Pack.load(find_pack("toon"))
+    assert set(pack.manifest.files) | {"pack.json"} == {file.name for file in pack.folder.iterdir()}
+    for name, file in pack.manifest.files.items():
+        assert file.license, name
+        assert file.attribution, name
+
+
+def test_sixteen_prompts_are_obeyed_in_four_of_five_pictures(
+    toon: AvatarEngine, classifier: OnnxClassifier, tmp_path: Path
+) -> None:
+    rows = score_prompts(toon, classifier, list(PHOTOS.values()), tmp_path)
+    assert len(rows) == 16
+    assert sum(row["obeyed"] for row in rows) >= 0.8 * sum(row["of"] for row in rows), rows
+
+
+def test_avatars_keep_the_looks_of_the_photos(
+    toon: AvatarEngine, classifier: OnnxClassifier, tmp_path: Path
+) -> None:
+    rows = {row["photo"]: row for row in score_photos(toon, classifier, list(PHOTOS.values()), tmp_path)}
+    assert all(row["skin_ciede2000"] < 20 for row in rows.values()), rows
+    lengths = {
+        "astronaut": ("short", "medium"),
+        "macron": ("short",),
+        "ardern": ("long",),
+        "obama": ("short",),
+    }
+    genders = {"astronaut": "woman", "macron": "man", "ardern": "woman", "obama": "man"}
+    dark = {"black", "dark brown", "brown"}
+    for name, row in ((key.removesuffix(".jpg"), row) for key, row in rows.items()):
+        assert row["hair_length"] in lengths[name], row
+        assert row["gender"] == genders[name], row
+        assert row["beard"] == "none", row
+        assert row["glasses"] == "none", row
+        assert row["background"] == "black", row
+        assert (row["hair_color"] in dark) == (name != "astronaut"), row
+
+
+def test_the_skin_that_the_encoder_reads_is_the_photos_own(toon: AvatarEngine) -> None:
+    for name, photo in PHOTOS.items():
+        look, picture = toon.look(photo), load_image(photo)
+        right_eye, left_eye, _, right_mouth, left_mouth = look.face.landmarks
+        cheeks = [
+            0.55 * eye + 0.45 * mouth for eye, mouth in ((right_eye, right_mouth), (left_eye, left_mouth))
+        ]
+        patches = [
+            picture[int(y) - 4 : int(y) + 5, int(x) - 4 : int(x) + 5].reshape(-1, 3) for x, y in cheeks
+        ]
+        seen = colors.rgb_to_lab(np.median(np.concatenate(patches), axis=0))
+        told = colors.rgb_to_lab(colors.hex_to_rgb(read(look.embeds[0]).skin))
+        assert colors.ciede2000(seen, told) < 10, name
+
+
+def test_the_gender_asked_for_is_drawn_whatever_the_photo_shows(
+    toon: AvatarEngine, classifier: OnnxClassifier
+) -> None:
+    for photo, gender in ((PHOTOS["obama"], "man"), (PHOTOS["ardern"], "woman")):
+        result = toon.generate(AvatarRequest(image=photo, gender=gender, batch=4, seed=11))
+        assert classifier(result.images)["female"].count(gender) >= 3
+
+
+def test_another_face_gives_another_avatar_of_the_same_prompt_and_seed(toon: AvatarEngine) -> None:
+    pictures = [toon.generate(AvatarRequest(image=photo, seed=5)).images[0] for photo in PHOTOS.values()]
+    for i, a in enumerate(pictures):
+        for b in pictures[i + 1 :]:
+            assert np.abs(a.astype(int) - b.astype(int)).mean() > 4
+
+
+def test_the_default_prompt_gives_a_black_background(toon: AvatarEngine) -> None:
+    picture = toon.generate(AvatarRequest(image=PHOTOS["astronaut"], gender="woman", seed=3)).images[0]
+    assert background_of(picture)[0] < 12
+
+
+def test_image_three_of_a_batch_equals_the_same_seed_alone(toon: AvatarEngine) -> None:
+    four = toon.generate(AvatarRequest(image=PHOTOS["macron"], batch=4, seed=20)).images
+    alone = toon.generate(AvatarRequest(image=PHOTOS["macron"], batch=1, seed=22)).images
+    assert np.abs(four[2].astype(int) - alone[0].astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize(("height", "width"), [(256, 256), (1536, 768), (700, 1001)])
+def test_any_size_is_one_whole_avatar(
+    toon: AvatarEngine, classifier: OnnxClassifier, height: int, width: int
+) -> None:
+    request = AvatarRequest(image=PHOTOS["macron"], height=height, width=width, seed=2, gender="man")
+    picture = toon.generate(request).images[0]
+    assert picture.shape == (height, width, 3)
+    side = min(height, width)
+    left = (width - side) // 2
+    square = picture[height - side :, left : left + side]
+    assert classifier([square])["female"] == ["man"]
+
+
+def test_a_cut_out_leaves_the_figure_and_takes_the_background(toon: AvatarEngine) -> None:
+    request = AvatarRequest(
+        image=PHOTOS["ardern"], prompt="vector cartoon of a woman, smiling, blue background", seed=1
+    )
+    cut = toon.generate(request.model_copy(update={"remove_background": True})).images[0]
+    assert cut.shape == (512, 512, 4)
+    assert cut[:40, :40, 3].mean() < 8
+    assert cut[230:280, 236:276, 3].mean() > 247
+    put = toon.generate(request.model_copy(update={"bg_color": "#ff0000"})).images[0]
+    assert np.abs(put[:20, :20].reshape(-1, 3).mean(axis=0) - (255, 0, 0)).max() < 8

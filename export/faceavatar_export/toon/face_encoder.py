@@ -27,15 +27,13 @@ from faceavatar_export.toon.identity import (
 
 SIZE, SMALL = 128, 64
 SWITCHES = 11  # slots 7-17 of the embedding: four hair lengths, curly, bun, full beard, ... female
-SHARPNESS = (
-    3.0  # the switches' logits are steepened, so that a sure answer lies at -1 or 1 as in drawn identities
-)
-GENDER_WEIGHT, OWN_GENDER_WEIGHT = (
-    0.5,
-    0.25,
-)  # of the gender net's logit and of this network's, for a photograph
-PHOTO_BIAS = 3.0  # photographs look a little drawn to a net that never saw one; drawings lie below -6
-# How much surer than on a drawing the net must be on a photograph, whose shadows it never saw, to report one of
+# The switches' logits are steepened, so that a sure answer lies at -1 or 1 as in drawn identities.
+SHARPNESS = 3.0
+# Of the gender net's logit and of this network's own, for a photograph.
+GENDER_WEIGHT, OWN_GENDER_WEIGHT = 0.5, 0.25
+# Photographs look a little drawn to a net that never saw one; drawings lie below -6.
+PHOTO_BIAS = 3.0
+# How much surer the net must be of a photograph, whose shadows it never saw, than of a drawing, to report
 # curly hair, a bun, a full beard, a moustache, glasses, sunglasses.
 PHOTO_CAUTION = (0.5, 0.5, 0.5, 0.5, 2.5, 1.0)
 OPSET = 18
@@ -269,8 +267,12 @@ def export_module(model: FaceEncoder, path: Path) -> None:
         verbose=False,
     )
     assert program is not None
-    program.save(str(path), external_data=False)
-    onnx.checker.check_model(onnx.load(path), full_check=True)
+    proto = program.model_proto
+    for note in (*proto.graph.node, *proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        note.ClearField("metadata_props")  # the exporter's stack traces, a fifth of the file
+        note.ClearField("doc_string")
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.save(proto, path)
 
 
 def to_input(picture: np.ndarray) -> Tensor:

@@ -1,0 +1,62 @@
+"""How long the toon pack takes: load, first picture, later pictures, batches; and the memory of the process.
+
+    python benchmarks/toon.py [--provider cpu] [--runs 7]
+
+Prints a table, then one line of JSON. Medians over the runs; the machine should have nothing else to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from faceavatar import AvatarEngine, AvatarRequest
+
+PHOTO = Path(__file__).resolve().parent.parent / "tests" / "fixtures" / "photos" / "astronaut.jpg"
+
+
+def seconds(run: Callable[[], object], runs: int) -> float:
+    """Median seconds of one call."""
+    taken = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--provider", default="cpu")
+    parser.add_argument("--runs", type=int, default=7)
+    args = parser.parse_args()
+    report: dict[str, float] = {"load": seconds(lambda: AvatarEngine.load("toon", args.provider), 3)}
+    engine = AvatarEngine.load("toon", args.provider)
+    cases = {
+        "512x512, 20 steps, batch 1": {},
+        "512x512, 20 steps, batch 4": {"batch": 4},
+        "512x512, 10 steps, batch 1": {"num_inference_steps": 10},
+        "512x512, 20 steps, guidance 1": {"guidance_scale": 1.0},
+        "512x512, 20 steps, cut out": {"remove_background": True},
+        "1536x1536, 20 steps, batch 1": {"height": 1536, "width": 1536},
+    }
+    for name, fields in cases.items():
+        request = AvatarRequest(image=PHOTO, seed=1, num_inference_steps=20).model_copy(update=fields)
+        report[name] = seconds(lambda request=request: engine.generate(request), args.runs)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    for name, value in report.items():
+        print(f"{name:32} {value:7.3f} s")
+    print(f"{'peak memory':32} {peak:7.0f} MB")
+    print(json.dumps({"provider": engine.provider, "cores": os.cpu_count(), "peak_mb": peak, **report}))
+
+
+if __name__ == "__main__":
+    main()

@@ -14,6 +14,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from faceavatar import AvatarEngine, AvatarRequest
@@ -40,7 +41,7 @@ def main() -> None:
     args = parser.parse_args()
     report: dict[str, float] = {"load": seconds(lambda: AvatarEngine.load("toon", args.provider), 3)}
     engine = AvatarEngine.load("toon", args.provider)
-    cases = {
+    cases: dict[str, dict[str, object]] = {
         "512x512, 20 steps, batch 1": {},
         "512x512, 20 steps, batch 4": {"batch": 4},
         "512x512, 10 steps, batch 1": {"num_inference_steps": 10},
@@ -50,7 +51,7 @@ def main() -> None:
     }
     for name, fields in cases.items():
         request = AvatarRequest(image=PHOTO, seed=1, num_inference_steps=20).model_copy(update=fields)
-        report[name] = seconds(lambda request=request: engine.generate(request), args.runs)
+        report[name] = seconds(partial(engine.generate, request), args.runs)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     for name, value in report.items():
         print(f"{name:32} {value:7.3f} s")

@@ -1,9 +1,9 @@
 """Trains the decoder on, with the encoder frozen: latents already made stay valid, and pictures grow sharper.
 
 `python -m faceavatar_export.toon.refine_decoder DATA RUN --minutes 15`, or
-`torchrun --nproc-per-node N -m ...` for N processes that share their gradients, reads RUN/autoencoder.pt, trains
-from where its decoder stands (DATA: a set drawn with --size 512 --alpha) and writes RUN/refined.pt, which has the
-same parts.
+`torchrun --nproc-per-node N -m ...` for N processes that share their gradients, reads RUN/autoencoder.pt,
+trains from where its decoder stands (DATA: a set drawn with --size 512 --alpha) and writes RUN/refined.pt,
+which has the same parts.
 """
 
 from __future__ import annotations

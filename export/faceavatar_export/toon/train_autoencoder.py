@@ -82,8 +82,8 @@ def train(data: Path, out: Path, minutes: float, batch_size: int, crop: int, lr:
     step, spent = load_checkpoint(out / "autoencoder.pt", model=model, optimizer=optimizer)
     if not bool((model.decoder.std == 1).all()):
         raise ValueError(
-            f"{out / 'autoencoder.pt'}: finished, and its latents' statistics are fixed, since other stages stand "
-            "on them; go on with refine_decoder, or train anew in an empty folder"
+            f"{out / 'autoencoder.pt'}: finished, and its latents' statistics are fixed, since other stages "
+            "stand on them; go on with refine_decoder, or train anew in an empty folder"
         )
     rng = np.random.default_rng((5, step))
     log, start = RunLog(out / "autoencoder.csv", ("step", "minutes", "loss", "l1")), time.time() - spent

@@ -88,16 +88,35 @@ def photo(identity: Identity, rng: np.random.Generator) -> tuple[Bytes, Bytes, i
     return canvas.rgb.astype(np.uint8), masks, PHOTO
 
 
+def sample_person(rng: np.random.Generator) -> Identity:
+    """An identity in which the rarer traits (bald, bun, moustache, sunglasses) are met more often."""
+    person = sample_identity(rng)
+    if rng.random() > 0.35:
+        return person
+    trait = rng.integers(6)
+    if trait == 0:
+        return replace(person, hair_length="bald", curly=False, bun=False)
+    if trait == 1:
+        return replace(person, female=True, hair_length="medium", bun=True, beard="none")
+    if trait == 2 and not person.female:
+        return replace(person, beard="moustache")
+    if trait == 3:
+        return replace(person, glasses="sunglasses")
+    if trait == 4:
+        return replace(person, glasses="glasses")
+    return replace(person, hair_length="short", bun=False)
+
+
 def example(seed: int, index: int, drawn_share: float) -> tuple[Identity, Bytes, Bytes, int]:
     """Training example `index` of a set: identity, picture (128, 128, 3), masks (128, 128, 2), kind."""
     rng = np.random.default_rng((seed, index))
     if rng.random() < drawn_share:
-        identity = photo_like.sample_person(rng) if rng.random() < 0.5 else sample_identity(rng)
+        identity = sample_person(rng) if rng.random() < 0.5 else sample_identity(rng)
         scene = sample_scene(rng)
         if rng.random() < 0.2:
             scene = replace(scene, style=str(rng.choice(("ink", "pixel"))))
         return identity, *drawn(identity, scene, rng)
-    identity = photo_like.sample_person(rng)
+    identity = sample_person(rng)
     return identity, *photo(identity, rng)
 
 

@@ -7,14 +7,14 @@ noise, cut borders, backgrounds in the colours of skin and hair. Realism matters
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from faceavatar_export.toon import colors
-from faceavatar_export.toon.identity import Identity, sample_identity
+from faceavatar_export.toon.identity import Identity
 from faceavatar_export.toon.photo_hair import (
     Floats,
     Shape,
@@ -60,25 +60,6 @@ def _extent(mask: Floats) -> tuple[slice, slice]:
     """The smallest box that holds all of a mask worth painting."""
     x, y, width, height = cv2.boundingRect((mask > 0.004).astype(np.uint8))
     return slice(y, y + height), slice(x, x + width)
-
-
-def sample_person(rng: np.random.Generator) -> Identity:
-    """An identity in which the rarer traits (bald, bun, moustache, sunglasses) are met more often."""
-    person = sample_identity(rng)
-    if rng.random() > 0.35:
-        return person
-    trait = rng.integers(6)
-    if trait == 0:
-        return replace(person, hair_length="bald", curly=False, bun=False)
-    if trait == 1:
-        return replace(person, female=True, hair_length="medium", bun=True, beard="none")
-    if trait == 2 and not person.female:
-        return replace(person, beard="moustache")
-    if trait == 3:
-        return replace(person, glasses="sunglasses")
-    if trait == 4:
-        return replace(person, glasses="glasses")
-    return replace(person, hair_length="short", bun=False)
 
 
 def _blob(x: float, y: float, rx: float, ry: float) -> Floats:

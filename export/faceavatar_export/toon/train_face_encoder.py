@@ -70,46 +70,49 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
     return torch.from_numpy(colors.lab_to_rgb(lab.numpy()) / 255).float()
 
 
+_Y, _X = torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="ij")
+
+
+def _blob(cx: float, cy: float, rx: float, ry: float) -> Tensor:
+    return torch.exp(-(((_X - cx) / rx) ** 2) - ((_Y - cy) / ry) ** 2)
+
+
+def _pair(reach: float, cy: float, rx: float, ry: float) -> Tensor:
+    return _blob(64 - reach, cy, rx, ry) + _blob(64 + reach, cy, rx, ry)
+
+
 @cache
 def shadow_fields() -> Tensor:
     """Soft shadows (K, 128 * 128) in 0..1 that lie on every real face and are neither glasses nor beard."""
-    y, x = torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="ij")
-
-    def blob(cx: float, cy: float, rx: float, ry: float) -> Tensor:
-        return torch.exp(-(((x - cx) / rx) ** 2) - ((y - cy) / ry) ** 2)
-
-    def pair(reach: float, cy: float, rx: float, ry: float) -> Tensor:
-        return blob(64 - reach, cy, rx, ry) + blob(64 + reach, cy, rx, ry)
-
     eyes = [
-        pair(8.5, cy, rx, ry)
+        _pair(8.5, cy, rx, ry)
         for cy, rx, ry in ((65, 6, 4), (66.5, 4.5, 1.6), (66, 2.2, 2), (70, 5, 2), (63.5, 5, 1.3))
     ]
-    brows = [pair(reach, cy, 5.5, 1.4) for reach, cy in ((8, 60), (9, 61.5), (9, 62.8))]
-    nose = [pair(4, 70, 1.8, 6), pair(2.2, 77.5, 1.3, 1.2), blob(64, 79.5, 6, 1.6)]
+    brows = [_pair(reach, cy, 5.5, 1.4) for reach, cy in ((8, 60), (9, 61.5), (9, 62.8))]
+    nose = [_pair(4, 70, 1.8, 6), _pair(2.2, 77.5, 1.3, 1.2), _blob(64, 79.5, 6, 1.6)]
     mouth = [
-        pair(9, 83, 1.6, 5),
-        pair(8, 87, 1.6, 1.6),
-        blob(64, 86, 7.5, 1.6),
-        blob(64, 91, 6, 1.8),
-        blob(64, 82, 6, 1.5),
+        _pair(9, 83, 1.6, 5),
+        _pair(8, 87, 1.6, 1.6),
+        _blob(64, 86, 7.5, 1.6),
+        _blob(64, 91, 6, 1.8),
+        _blob(64, 82, 6, 1.5),
     ]
-    away = ((x - 64) / 20) ** 2 + ((y - 72) / 29) ** 2
-    jaw = torch.exp(-(((away - 1) / 0.35) ** 2)) * (y > 74)
+    away = ((_X - 64) / 20) ** 2 + ((_Y - 72) / 29) ** 2
+    jaw = torch.exp(-(((away - 1) / 0.35) ** 2)) * (_Y > 74)
     eyes += [
-        blob(64, 65, 3, 2),
-        pair(16, 65, 4.5, 2),
-        pair(17, 68, 3, 6),
-        pair(8.5, 71, 5, 1.1),
-        pair(8.5, 65, 7.5, 5),
+        _blob(64, 65, 3, 2),
+        _pair(16, 65, 4.5, 2),
+        _pair(17, 68, 3, 6),
+        _pair(8.5, 71, 5, 1.1),
+        _pair(8.5, 65, 7.5, 5),
     ]
     rest = [
         jaw,
-        blob(64, 108, 20, 8),
-        blob(64, 96, 18, 8),
-        blob(46, 78, 9, 22),
-        blob(82, 78, 9, 22),
-        pair(15, 86, 5, 9),
+        _blob(64, 108, 20, 8),
+        _blob(64, 96, 18, 8),
+        _blob(46, 78, 9, 22),
+        _blob(82, 78, 9, 22),
+        _pair(15, 86, 5, 9),
     ]
     return torch.stack([*eyes, *brows, *nose, *mouth, *rest]).flatten(1)
 

@@ -36,6 +36,10 @@ DRAWN = Provenance(
     "Art by DiceBear (CC0 1.0)",
 )
 TRAINED = Provenance("Apache-2.0", "Trained by the faceavatar project")
+FACE = Provenance(
+    "Apache-2.0 AND CC0-1.0",
+    "Trained by the faceavatar project; holds the gender net gender-v1 by Cydral (dlib-models), CC0 1.0",
+)
 YUNET = Provenance("MIT", "YuNet by Shiqi Yu and contributors, libfacedetection / OpenCV Zoo")
 CLIP_BPE = Provenance("MIT", "Byte-pair merges of CLIP, OpenAI; as shipped by OpenCLIP")
 
@@ -169,7 +173,7 @@ def export_pack(run: Path, out: Path) -> None:
         },
         {
             "text_encoder.onnx": TRAINED,
-            "face_encoder.onnx": TRAINED,
+            "face_encoder.onnx": FACE,
             "face_projection.onnx": DRAWN,
             "unet.onnx": DRAWN,
             "vae_decoder.onnx": DRAWN,

@@ -458,3 +458,9 @@ def test_the_provider_in_use_is_told(engine: AvatarEngine) -> None:
 def test_the_thread_count_changes_no_picture(engine: AvatarEngine, tiny: Path) -> None:
     single = AvatarEngine.load(tiny, provider="cpu", threads=1)
     assert difference(single.generate(ask()).images[0], engine.generate(ask()).images[0]) <= 1
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True])
+def test_a_count_of_threads_that_is_none_is_refused(tiny: Path, threads: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"threads: got .*, allowed a whole number from 1"):
+        AvatarEngine.load(tiny, provider="cpu", threads=threads)

@@ -74,6 +74,37 @@ def test_a_crop_without_any_margin_is_found_in_the_padded_copy(detector: FaceDet
     assert -3 < top < top + face_height < 14
 
 
+@pytest.mark.parametrize("name", ["astronaut", "macron", "ardern", "obama"])
+@pytest.mark.parametrize("margin", [0.0, -0.1])
+def test_a_close_crop_is_seen_as_well_as_the_whole_photo(
+    detector: FaceDetector, name: str, margin: float
+) -> None:
+    image = photo(name)
+    whole = detector.detect(image).faces[0]
+    x, y, width, height = whole.bbox
+    left, top = round(x - margin * width), round(y - margin * height)
+    right, bottom = round(x + (1 + margin) * width), round(y + (1 + margin) * height)
+    corner = np.array([left, top])
+    found = detector.detect(np.ascontiguousarray(image[top:bottom, left:right]))
+    apart = np.linalg.norm(found.faces[0].landmarks + corner - whole.landmarks, axis=1).mean()
+    assert len(found.faces) == 1
+    assert apart < 0.08 * np.linalg.norm(whole.landmarks[1] - whole.landmarks[0])
+
+
+def test_a_face_is_found_tiny_tilted_lying_and_in_a_huge_photo(detector: FaceDetector) -> None:
+    image = photo("obama")
+    tiny = cv2.resize(image, (56, 64), interpolation=cv2.INTER_AREA)
+    huge = cv2.resize(image, None, fx=6, fy=6)
+    tilted = np.asarray(Image.fromarray(image).rotate(20, expand=True))
+    for picture in (tiny, huge, tilted, np.ascontiguousarray(np.rot90(image))):
+        assert len(detector.detect(np.asarray(picture, np.uint8)).faces) == 1
+
+
+def test_faces_side_by_side_are_all_told(detector: FaceDetector) -> None:
+    four = np.hstack([photo(name)[:512] for name in ("astronaut", "macron", "ardern", "obama")])
+    assert len(detector.detect(four).faces) == 4
+
+
 def test_a_picture_without_a_face_says_its_size_and_what_was_tried(detector: FaceDetector) -> None:
     with pytest.raises(
         NoFaceFound, match=r"400x300 picture \(tried 640, 320, 1024, padded 640, padded 320 px\)"

@@ -45,7 +45,9 @@ def place_order(
     fields = {} if repeats is None else dict(repeats["request"])
     if pack is not None:
         fields.pop("app_id", None)  # it named the pack that this one replaces
-    image = _picture(photo, example) or _reachable(str(fields.get("image")), old)
+    image = _picture(photo, example)
+    if image is None:
+        image = _reachable(str(fields.get("image")), old)
     request = AvatarRequest(**fields | dict(given) | {"image": image})
     return Order(request, pack or (DEFAULT_PACK if repeats is None else str(repeats["pack"])), repeats)
 

@@ -82,9 +82,12 @@ class AvatarEngine:
     ) -> AvatarEngine:
         """Open a pack by its name or folder.
 
-        provider: "auto" takes the fastest available; "cpu", "openvino", "cuda" take that one or raise
-        ProviderUnavailable. threads: None takes one for each physical core. Raises PackNotFound, PackInvalid.
+        provider: "auto" takes a GPU where one works, else "cpu"; "cpu", "openvino", "cuda" take that one or
+        raise ProviderUnavailable. threads: 1 or more; None takes one for each physical core.
+        Raises InvalidRequest (threads), PackNotFound, PackInvalid and its kin.
         """
+        if threads is not None and (type(threads) is not int or threads < 1):
+            raise InvalidRequest("threads", threads, "a whole number from 1, or None for each physical core")
         return cls(Pack.load(find_pack(pack)), resolve_provider(provider), threads)
 
     def generate(self, request: AvatarRequest, latents: Floats | None = None) -> AvatarResult:

@@ -62,7 +62,7 @@ def _check_image(value: object) -> object:
     if isinstance(value, str):
         return _check_text_source(value)
     if isinstance(value, Path):
-        return _check_file(value)
+        return _check_file(value, str(value))
     if isinstance(value, np.ndarray):
         if value.dtype == np.uint8 and value.ndim == 3 and value.shape[2] == 3 and value.size:
             return value
@@ -79,19 +79,19 @@ def _check_image(value: object) -> object:
 def _check_text_source(value: str) -> str:
     kind = source_kind(value)
     if kind == "path":
-        _check_file(Path(value))
+        _check_file(Path(value), value)
     elif kind == "other" or (kind == "data" and "," not in value):
         raise InvalidRequest("image", value, _IMAGE_WORDS)
     return value
 
 
-def _check_file(path: Path) -> Path:
+def _check_file(path: Path, got: str) -> Path:
     try:
         if path.expanduser().is_file():
             return path
     except (OSError, RuntimeError, ValueError):  # too long a name, an unknown ~user, a NUL in it
         pass
-    raise InvalidRequest("image", str(path), f"{_IMAGE_WORDS}; there is no such file")
+    raise InvalidRequest("image", got, f"{_IMAGE_WORDS}; there is no such file")
 
 
 class AvatarRequest(BaseModel):

@@ -125,6 +125,14 @@ def test_the_photo_may_come_from_standard_input(process: Process, place: Path) -
     assert read_metadata(place / "me.png")["request"]["image"].startswith("sha256:")
 
 
+def test_empty_standard_input_and_an_empty_name_are_refused_as_photos(process: Process, run: Any) -> None:
+    child = process("generate", "-", "--pack", "tiny", stdin=subprocess.PIPE)
+    _, err = child.communicate(b"", timeout=60)
+    assert (child.returncode, "PHOTO: got b''" in err.decode()) == (2, True)
+    ran = run("generate", "", "--pack", "tiny")
+    assert (ran.code, "PHOTO: got ''" in ran.err) == (2, True)
+
+
 def test_threads_change_no_pixel(make: Any, place: Path) -> None:
     make("-o", "a.png", "--seed", 1, "--threads", 1)
     make("-o", "b.png", "--seed", 1, "--threads", 2)

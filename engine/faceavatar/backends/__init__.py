@@ -24,17 +24,18 @@ __all__ = [
     "resolve_provider",
 ]
 
-# Fastest first: the order in which "auto" chooses among those that work here.
-_PROVIDERS = {"cuda": "onnxruntime_cuda", "openvino": "openvino_cpu", "cpu": "onnxruntime_cpu"}
+# The order in which "auto" chooses among those that work here: a GPU, then the processor. On the processor
+# openvino steps no faster than onnxruntime and takes twice as long to load (docs/decisions.md).
+_PROVIDERS = {"cuda": "onnxruntime_cuda", "cpu": "onnxruntime_cpu", "openvino": "openvino_cpu"}
 
 
 def available_providers() -> list[str]:
-    """Names of the providers that can run here, fastest first: package installed and device present."""
+    """Names of the providers that can run here, the one of "auto" first: package and device are there."""
     return [name for name in _PROVIDERS if _problem(name) is None]
 
 
 def resolve_provider(provider: str) -> str:
-    """Turn "auto" into the fastest provider available; check any other name.
+    """Turn "auto" into the first provider available; check any other name.
 
     Raises ProviderUnavailable when the name is unknown or its device or package is absent.
     """

@@ -18,7 +18,8 @@ _OPTIONS = {"device_id": "0", "use_tf32": "0"}
 def problem() -> str | None:
     """Why this provider cannot be used here, or None. Starts no session and takes no memory on the device."""
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        return "the installed onnxruntime is built without CUDA: pip install 'faceavatar[cuda]'"
+        cure = "pip install 'faceavatar[cuda]', then what faceavatar doctor says"
+        return f"the installed onnxruntime is built without CUDA: {cure}"
     return None if _devices() else "no NVIDIA GPU or driver was found"
 
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 STATIC = {
     "ruff check": ["-m", "ruff", "check", "."],
     "ruff format": ["-m", "ruff", "format", "--check", "."],
-    "mypy": ["-m", "mypy", "engine", "export", "cli"],
+    "mypy": ["-m", "mypy", "engine", "export", "cli", "benchmarks", "scripts"],
     "import-linter": ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
 }
 

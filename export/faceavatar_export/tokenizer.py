@@ -2,9 +2,9 @@
 
     python -m faceavatar_export.tokenizer bpe_simple_vocab_16e6.txt.gz tokenizer.json
 
-The merges file is OpenAI's (MIT), shipped by open-clip-torch as open_clip/bpe_simple_vocab_16e6.txt.gz. The result
-tokenizes as transformers' CLIPTokenizer does: NFC, white space collapsed, lower case, CLIP's split pattern,
-byte-level alphabet, `</w>` at a word's end, 49,408 tokens.
+The merges file is OpenAI's (MIT), shipped by open-clip-torch as open_clip/bpe_simple_vocab_16e6.txt.gz. The
+result tokenizes as transformers' CLIPTokenizer does: NFC, white space collapsed, lower case, CLIP's split
+pattern, byte-level alphabet, `</w>` at a word's end, 49,408 tokens.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from faceavatar.backends import available_providers
-from faceavatar.pack import EMBEDDED
 from faceavatar_cli import checks
 
 ROOT = Path(__file__).parents[2]
@@ -84,8 +83,6 @@ def test_the_sound_parts_of_this_installation_are_called_so(run: Any) -> None:
 
 
 def test_with_its_embedded_pack_all_is_well(run: Any) -> None:
-    if not (EMBEDDED / "toon" / "pack.json").is_file():
-        pytest.skip("the embedded pack is not built yet")
     ran = run("doctor")
     assert (ran.code, ran.err) == (0, "")
     assert "problem" not in ran.out

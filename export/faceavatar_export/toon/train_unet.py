@@ -38,6 +38,7 @@ from faceavatar_export.toon.training import (
 )
 
 SHEET_EVERY_S = 600.0
+FACE_WEIGHT = 2.5  # eyes and mouth are a few cells of 64, and most of what a prompt's expression is judged by
 
 
 class Model(nn.Module):
@@ -131,6 +132,8 @@ def train(data: Path, run: Path, tokenizer_file: Path, minutes: float, batch_siz
     rng = np.random.default_rng((8, step, rank))
     torch.manual_seed(1000 * step + rank)
     abar = make_schedule().alphas_cumprod
+    face_weight = torch.ones(1, 1, 8, 8)
+    face_weight[:, :, 2:6, 2:6] = FACE_WEIGHT
     log, start, sheet_at = (
         RunLog(run / "unet.csv", ("step", "minutes", "loss")),
         time.time() - spent,
@@ -151,7 +154,7 @@ def train(data: Path, run: Path, tokenizer_file: Path, minutes: float, batch_siz
             predicted = model(noisy, t, told.states, told.face_embeds)
         snr = a / (1 - a).clamp(min=1e-6)
         weight = snr.clamp(max=5) / (snr + 1) + 0.2  # the floor keeps the first, purely noisy step trained
-        loss = (weight * (predicted.float() - v).square()).mean()
+        loss = (weight * face_weight * (predicted.float() - v).square()).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         share_gradients(model, processes)

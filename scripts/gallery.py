@@ -57,9 +57,9 @@ def row(engine: AvatarEngine, name: str, seed: int) -> list[NDArray[np.uint8]]:
 def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     engine = AvatarEngine.load("toon", provider="cpu")
-    rows = [np.concatenate(row(engine, name, seed=7), axis=1) for name in PEOPLE]
-    Image.fromarray(rows[0]).save(OUT / "readme.png", optimize=True)
-    Image.fromarray(np.concatenate(rows)).save(OUT / "gallery.jpg", quality=90)
+    rows = {name: np.concatenate(row(engine, name, seed=7), axis=1) for name in PEOPLE}
+    Image.fromarray(rows["ardern"]).save(OUT / "readme.png", optimize=True)
+    Image.fromarray(np.concatenate(list(rows.values()))).save(OUT / "gallery.jpg", quality=90)
 
 
 if __name__ == "__main__":

@@ -216,7 +216,7 @@ def export_pack(run: Path, out: Path) -> None:
             },
             "defaults": {
                 "num_inference_steps": 20,
-                "guidance_scale": 2.5,
+                "guidance_scale": 3.5,
                 "scheduler": "dpmpp_2m",
                 "face_scale": 1.0,
             },

@@ -174,7 +174,7 @@ def test_a_terminal_gets_a_bar_with_the_time_left(process: Process) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="signals are a thing of Unix")
 def test_ctrl_c_ends_with_130_one_line_and_no_files(process: Process, place: Path) -> None:
     size = ("--batch", 8, "--steps", 50, "--height", 1536, "--width", 1536, "--preview-every", 1)
-    # A shell starts background jobs with SIGINT ignored, and children inherit that: tests may run in such a job.
+    # A shell starts background jobs with SIGINT ignored, children inherit that, and tests may be such a job.
     heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
     child = process(
         "generate", "--example", "--pack", "tiny", "--provider", "cpu", "-o", "out", *size, **heard

@@ -75,7 +75,8 @@ def test_avatars_keep_the_looks_of_the_photos(
     dark = {"black", "dark brown", "brown"}
     for name, row in ((key.removesuffix(".jpg"), row) for key, row in rows.items()):
         assert row["hair_length"] in lengths[name], row
-        assert row["gender"] == genders.get(name, row["gender"]), row
+        if name in genders:
+            assert row["gender"] == genders[name], row
         assert row["beard"] == "none", row
         assert row["glasses"] == "none", row
         assert row["background"] == "black", row

@@ -141,16 +141,22 @@ def obeyed(wish: Wish, seen: dict[str, str], picture: np.ndarray) -> bool:
 
 
 def score_prompts(
-    engine: AvatarEngine, classifier: OnnxClassifier, photos: Sequence[Path], out: Path
+    engine: AvatarEngine,
+    classifier: OnnxClassifier,
+    photos: Sequence[Path],
+    out: Path,
+    seed: int = 100,
+    guidance: float | None = None,
 ) -> list[PromptScore]:
-    """Every wish with SEEDS seeds, on the photos in turn; writes a sheet."""
+    """Every wish with SEEDS seeds from `seed`, on the photos in turn; guidance None: the pack's. Writes a sheet."""
     rows: list[PromptScore] = []
     sheet = []
     for i, wish in enumerate(WISHES):
         photo = photos[i % len(photos)]
         word = "woman" if read(_embedding(engine, photo)).female else "man"
         prompt = wish.prompt.format(w=word)
-        result = engine.generate(AvatarRequest(image=photo, prompt=prompt, batch=SEEDS, seed=100))
+        request = AvatarRequest(image=photo, prompt=prompt, batch=SEEDS, seed=seed, guidance_scale=guidance)
+        result = engine.generate(request)
         seen = classifier(result.images)
         good = [obeyed(wish, {k: v[j] for k, v in seen.items()}, p) for j, p in enumerate(result.images)]
         rows.append({"prompt": prompt, "photo": photo.name, "obeyed": sum(good), "of": SEEDS})
@@ -226,10 +232,12 @@ def main() -> None:
     parser.add_argument("classifier", type=Path)
     parser.add_argument("photos", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, default=Path("scores"))
+    parser.add_argument("--seed", type=int, default=100)
+    parser.add_argument("--guidance", type=float)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     engine, classifier = AvatarEngine.load(args.pack, provider="cpu"), OnnxClassifier(args.classifier)
-    prompts = score_prompts(engine, classifier, args.photos, args.out)
+    prompts = score_prompts(engine, classifier, args.photos, args.out, args.seed, args.guidance)
     photos = score_photos(engine, classifier, args.photos, args.out)
     total = sum(row["obeyed"] for row in prompts) / sum(row["of"] for row in prompts)
     report = {"obedience": round(total, 3), "prompts": prompts, "photos": photos}

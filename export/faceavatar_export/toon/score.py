@@ -148,7 +148,7 @@ def score_prompts(
     seed: int = 100,
     guidance: float | None = None,
 ) -> list[PromptScore]:
-    """Every wish with SEEDS seeds from `seed`, on the photos in turn; guidance None: the pack's. Writes a sheet."""
+    """Every wish with SEEDS seeds from `seed`, on the photos in turn; writes a sheet."""
     rows: list[PromptScore] = []
     sheet = []
     for i, wish in enumerate(WISHES):

@@ -30,20 +30,6 @@ PHOTO, DRAWN, DRAWN_UNCLEAR = 0, 1, 2
 SIZE, MASK_SIZE = 128, 64
 Bytes = NDArray[np.uint8]
 
-# Eyes, nose, mouth corners in the coordinates of each style's art.
-ART_LANDMARKS = {
-    "vector": ((114, 112), (166, 112), (140, 131), (126, 151), (154, 151)),
-    "storybook": ((312, 413), (452, 413), (382, 463), (338, 500), (426, 500)),
-    "ink": ((403, 360), (522, 360), (484, 415), (445, 468), (502, 468)),
-    "pixel": ((5.5, 6.5), (10.5, 6.5), (8, 8), (6.5, 10), (9.5, 10)),
-}
-
-
-def landmarks(scene: Scene, size: int) -> NDArray[np.float64]:
-    """The five points (5, 2) of a drawn avatar in pixels of a picture `size` wide."""
-    x, y, width, _ = (float(v) for v in styles._VIEW[scene.style, scene.framing].split())
-    return np.asarray((np.array(ART_LANDMARKS[scene.style]) - (x, y)) * (size / width), np.float64)
-
 
 def _labels(rgba: Bytes, identity: Identity, scene: Scene) -> tuple[Bytes, bool]:
     """Hair and skin of a drawing (H, W, 3), found by their flat colours; and whether that can be trusted."""
@@ -62,7 +48,7 @@ def drawn(identity: Identity, scene: Scene, rng: np.random.Generator | None) -> 
     """An aligned drawing, its masks and its kind; with `rng` also the disturbances of training."""
     size = 128
     rgba = styles.draw_rgba(identity, scene, size)
-    points = landmarks(scene, size)
+    points = styles.landmarks(scene, size)
     behind = styles.background(scene, size)
     if rng is not None:
         if rng.random() < 0.35:

@@ -21,6 +21,7 @@ FRAMINGS = ("bust", "close-up", "half-body")
 HEADWEAR = ("none", "beanie", "cap", "crown")
 PATTERNS = ("plain", "gradient", "stripes", "dots", "checks")
 EMBEDDING_SIZE = 24
+GOLD = "#f2bd2e"  # all crowns are of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +95,17 @@ def sample_scene(rng: np.random.Generator, style: str | None = None) -> Scene:
     end = background
     while pattern != "plain" and _distance(background, end) < 25:
         end = pick(colors.BACKGROUND_COLORS, 2.5)
+    headwear = str(rng.choice(HEADWEAR, p=(0.79, 0.08, 0.08, 0.05)))
+    hat_color = pick(colors.CLOTH_COLORS, 3)
+    if headwear == "crown":
+        hat_color = colors.jitter(GOLD, rng, 3)
     return Scene(
         style=style or str(rng.choice(STYLES, p=(0.25, 0.25, 0.125, 0.125, 0.125, 0.125))),
         expression=str(rng.choice(EXPRESSIONS, p=(0.28, 0.14, 0.14, 0.12, 0.12, 0.12, 0.08))),
         garment=str(rng.choice(GARMENTS, p=(0.31, 0.23, 0.23, 0.23))),
         garment_color=pick(colors.CLOTH_COLORS, 3),
-        headwear=str(rng.choice(HEADWEAR, p=(0.79, 0.08, 0.08, 0.05))),
-        headwear_color=pick(colors.CLOTH_COLORS, 3),
+        headwear=headwear,
+        headwear_color=hat_color,
         background=background,
         background_end=end,
         pattern=pattern,

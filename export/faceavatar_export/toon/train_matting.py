@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from faceavatar_export.toon import backdrop
 from faceavatar_export.toon.autoencoder import Autoencoder
 from faceavatar_export.toon.matting_net import MattingNet
-from faceavatar_export.toon.train_autoencoder import random_backdrop
 from faceavatar_export.toon.training import (
     RunLog,
     channels_last,
@@ -33,7 +33,7 @@ def make_batch(
     """image (count, 3, 256, 256) in -1..1 and alpha (count, 1, 256, 256) in 0..1."""
     rows = np.sort(rng.integers(0, len(pictures), count))
     rgba = torch.from_numpy(pictures[rows]).permute(0, 3, 1, 2).float() / 255
-    backs = np.stack([random_backdrop(rng, rgba.shape[-1]) for _ in range(count)])
+    backs = np.stack([backdrop.sample(rng, *rgba.shape[-2:]) for _ in range(count)])
     back = torch.from_numpy(backs).permute(0, 3, 1, 2) / 255
     alpha = rgba[:, 3:]
     small = F.avg_pool2d(rgba[:, :3] * alpha + back * (1 - alpha), 2) * 2 - 1

@@ -1,0 +1,1 @@
+"""The art of each style: one room a style, with its DiceBear options and the strokes laid over them."""

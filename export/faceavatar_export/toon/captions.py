@@ -1,8 +1,8 @@
 """Words for a picture: many wordings of one scene, the default prompt among them.
 
 A caption names some of what is drawn and leaves the rest to the seed. What it names about the person (gender,
-beard, glasses, hair) outweighs the photo; `sample` says which of those it named, so that training can hide
-them from the face embedding.
+age, beard, glasses, hair) outweighs the photo; `sample` says what it named, so that training can hide it from
+the face embedding.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from faceavatar_export.toon import colors
+from faceavatar_export.toon import wordings as w
 from faceavatar_export.toon.identity import Identity, Scene
 
 DEFAULT_PROMPT = (
@@ -20,98 +21,21 @@ DEFAULT_PROMPT = (
     "Cordial, Gracious, 5 o clock shadow, 3d bitmoji avatar render, pixar, high def textures 8k, highly "
     "detailed, 3d render, award winning, no background elements"
 )
-
-_STYLE_WORDS = {
-    "vector": (
-        "vector cartoon", "flat vector cartoon", "vector cartoon illustration", "flat vector avatar",
-        "bitmoji avatar", "flat design illustration", "vector art", "cartoon avatar", "flat cartoon",
-    ),
-    "storybook": (
-        "storybook", "storybook illustration", "pixar-like toon", "toon", "animated movie character",
-        "children's book style", "disney style", "storybook toon", "pixar character",
-    ),
-    "ink": (
-        "comic ink", "comic book", "ink drawing", "comic style", "hand-drawn ink", "comic",
-        "black ink outlines", "comic ink drawing",
-    ),
-    "pixel": (
-        "pixel art", "pixelated", "8-bit", "pixel art portrait", "retro game", "8 bit pixel art",
-        "16-bit sprite",
-    ),
-}  # fmt: skip
-_EXPRESSION_WORDS = {
-    "smile": ("smiling", "happy", "with a smile", "smile", "cheerful", "friendly smile", "joyful", "joyous"),
-    "laugh": ("laughing", "laughing out loud", "with a big grin", "big laugh", "grinning", "overjoyed"),
-    "neutral": (
-        "serious",
-        "neutral expression",
-        "calm",
-        "neutral",
-        "with a serious face",
-        "straight face",
-        "composed",
-    ),
-    "sad": ("sad", "unhappy", "with a sad face", "crying inside", "melancholic", "gloomy", "sad expression"),
-    "surprised": ("surprised", "shocked", "astonished", "with a surprised look", "amazed", "surprise"),
-    "angry": ("angry", "furious", "with an angry face", "mad", "annoyed", "angry expression"),
-    "wink": ("winking", "wink", "with a wink", "winks at you", "one eye closed"),
-}
-_GARMENT_WORDS = {
-    "t-shirt": ("t-shirt", "tee", "tshirt", "shirt", "top"),
-    "hoodie": ("hoodie", "hooded sweatshirt", "sweatshirt"),
-    "jacket": ("jacket", "blazer", "suit", "suit jacket"),
-    "collar": ("collared shirt", "polo shirt", "sweater with a collar", "collared sweater"),
-}
-_ANY_GARMENT = ("clothes", "outfit", "clothing", "top", "shirt")
-_COLOR_WORDS = {
-    "gray": ("gray", "grey"),
-    "teal": ("teal", "turquoise"),
-    "navy blue": ("navy blue", "navy", "dark blue"),
-}
-_BACKGROUND = (
-    "{c} background", "{c} plain background", "plain {c} background", "on a {c} background",
-    "solid {c} background", "with a {c} background", "{c} backdrop", "background is {c}",
-    "against a {c} wall", "in front of a {c} background",
-)  # fmt: skip
-_GRADIENT = (
-    "{c} to {d} gradient background", "gradient background from {c} to {d}",
-    "{c} and {d} gradient background", "background fading from {c} to {d}",
-)  # fmt: skip
-_FRAMING_WORDS = {
-    "bust": (
-        "half-body shot",
-        "half-body portrait",
-        "head and shoulders",
-        "bust portrait",
-        "upper body",
-        "portrait",
-    ),
-    "close-up": ("close-up", "close-up portrait", "headshot", "face close up", "closeup of the face"),
-}
-_MAN = ("man", "man", "man", "male", "guy", "gentleman", "boy")
-_WOMAN = ("woman", "woman", "woman", "female", "lady", "girl")
-_PERSON = ("person", "person", "character", "someone", "face", "human")
-_WEAR = ("wearing a {g}", "in a {g}", "{g}", "dressed in a {g}", "with a {g}", "wears a {g}")
-_HAIR_LENGTH_WORDS = {
-    "bald": ("bald", "no hair", "shaved head"),
-    "short": ("short {c} hair", "{c} short hair", "cropped {c} hair"),
-    "medium": ("medium {c} hair", "shoulder-length {c} hair", "{c} bob"),
-    "long": ("long {c} hair", "{c} long hair", "flowing {c} hair"),
-}
-_NOISE = (
-    "highly detailed", "award winning", "high quality", "8k", "looking at camera", "masterpiece",
-    "best quality", "nice", "charming", "relaxed", "beautiful", "SFW content", "3d render",
-    "no background elements", "cute", "profile picture", "trending", "high def textures", "dating profile",
-    "centered", "detailed face", "professional", "social media avatar",
-)  # fmt: skip
+DEFAULT_NAMES = frozenset({"style", "expression", "background", "pattern", "framing"})
 
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A caption and what it names: keys of identity or scene fields."""
+    """A caption and what it names.
+
+    Names are style, expression, garment, garment_color, headwear, headwear_color, background, pattern,
+    framing, female, old, hair (its length), curly, hair_color, beard and glasses. `default` marks the default
+    prompt.
+    """
 
     text: str
     named: frozenset[str]
+    default: bool = False
 
 
 def _pick(rng: np.random.Generator, words: tuple[str, ...]) -> str:
@@ -120,101 +44,164 @@ def _pick(rng: np.random.Generator, words: tuple[str, ...]) -> str:
 
 def _color(rng: np.random.Generator, color: str, names: dict[str, str]) -> str:
     name = colors.nearest_name(color, names)
-    return _pick(rng, _COLOR_WORDS.get(name, (name,)))
+    return _pick(rng, w.COLOR.get(name, (name,)))
+
+
+def _hair(identity: Identity, rng: np.random.Generator, named: set[str]) -> str:
+    """` with short curly red hair`, with or without kind and colour; a bun is said where there is one."""
+    named.add("hair")
+    template = _pick(rng, w.HAIR_LENGTH[identity.hair_length])
+    if identity.hair_length == "bald":
+        return ", bald" if template == "bald" else " with " + template
+    kind = color = ""
+    if rng.random() < 0.4:
+        named.add("curly")
+        kind = _pick(rng, w.CURLY if identity.curly else w.STRAIGHT)
+    if rng.random() < 0.7:
+        named.add("hair_color")
+        color = " " + _color(rng, identity.hair_color, colors.HAIR_COLORS)
+    text = " with " + template.format(k=kind, c=color)
+    if identity.bun and rng.random() < 0.6:
+        named.add("curly")
+        text += _pick(rng, w.BUN)
+    return text
 
 
 def _subject(identity: Identity, rng: np.random.Generator, named: set[str]) -> str:
     if rng.random() < 0.75:
         named.add("female")
-        word = _pick(rng, _WOMAN if identity.female else _MAN)
+        word = _pick(rng, w.WOMAN if identity.female else w.MAN)
+        if identity.old and rng.random() < 0.15:
+            named.add("old")
+            word = _pick(rng, w.OLD_WOMAN if identity.female else w.OLD_MAN)
     else:
-        word = _pick(rng, _PERSON)
-    if rng.random() < 0.2:
-        named.add("hair")
-        template = _pick(rng, _HAIR_LENGTH_WORDS[identity.hair_length])
-        word += " with " + template.format(c=_color(rng, identity.hair_color, colors.HAIR_COLORS))
-    if not identity.female and rng.random() < 0.2:
+        word = _pick(rng, w.PERSON)
+    if "old" not in named and rng.random() < (0.45 if identity.old else 0.12):
+        named.add("old")
+        word = _pick(rng, w.OLD if identity.old else w.YOUNG) + word
+    if rng.random() < 0.22:
+        word += _hair(identity, rng, named)
+    if not identity.female and rng.random() < 0.22:
         named.add("beard")
-        word += {"none": ", clean-shaven", "full": " with a beard", "moustache": " with a moustache"}[
-            identity.beard
-        ]
-    if rng.random() < 0.15:
+        word += _pick(rng, w.BEARD[identity.beard])
+    if rng.random() < 0.17:
         named.add("glasses")
-        word += {"none": ", no glasses", "glasses": " with glasses", "sunglasses": " with sunglasses"}[
-            identity.glasses
-        ]
+        word += _pick(rng, w.GLASSES[identity.glasses])
     return word
 
 
-def _background(scene: Scene, rng: np.random.Generator) -> str:
+def _background(scene: Scene, rng: np.random.Generator, held_out: bool, named: set[str]) -> str:
+    named.add("pattern")
+    if not held_out and scene.pattern != "plain" and rng.random() < 0.12:
+        return _pick(rng, w.PATTERN_ALONE[scene.pattern])
+    named.add("background")
     top = _color(rng, scene.background, colors.BACKGROUND_COLORS)
-    if scene.background_end == scene.background:
-        return _pick(rng, _BACKGROUND).format(c=top)
-    return _pick(rng, _GRADIENT).format(c=top, d=_color(rng, scene.background_end, colors.BACKGROUND_COLORS))
+    end = _color(rng, scene.background_end, colors.BACKGROUND_COLORS)
+    return _pick(rng, (w.HELD_OUT_PATTERN if held_out else w.PATTERN)[scene.pattern]).format(c=top, d=end)
 
 
-def _garment(scene: Scene, rng: np.random.Generator) -> str:
-    words = _GARMENT_WORDS[scene.garment] if rng.random() < 0.75 else _ANY_GARMENT
-    garment = _color(rng, scene.garment_color, colors.CLOTH_COLORS) + " " + _pick(rng, words)
-    return _pick(rng, _WEAR).format(g=garment)
+def _garment(scene: Scene, rng: np.random.Generator, held_out: bool, named: set[str]) -> str:
+    named.add("garment_color")
+    if rng.random() < 0.78:
+        named.add("garment")
+        word = _pick(rng, w.GARMENT[scene.garment])
+    else:
+        word = _pick(rng, w.ANY_GARMENT)
+    garment = _color(rng, scene.garment_color, colors.CLOTH_COLORS) + " " + word
+    if word in w.PLURAL:
+        return _pick(rng, w.HELD_OUT_WEAR_PLURAL if held_out else w.WEAR_PLURAL).format(g=garment)
+    return _pick(rng, w.HELD_OUT_WEAR if held_out else w.WEAR).format(g=garment)
+
+
+def _headwear(scene: Scene, rng: np.random.Generator, held_out: bool, named: set[str]) -> str:
+    named.add("headwear")
+    if scene.headwear == "none":
+        return _pick(rng, w.NO_HAT)
+    color = ""
+    if scene.headwear == "crown":
+        color = _pick(rng, w.GOLDEN)
+    elif rng.random() < 0.75:
+        named.add("headwear_color")
+        color = _color(rng, scene.headwear_color, colors.CLOTH_COLORS) + " "
+    hat = color + _pick(rng, w.HEADWEAR[scene.headwear])
+    return _pick(rng, w.HELD_OUT_WEAR if held_out else w.WEAR).format(g=hat)
 
 
 def is_default_scene(scene: Scene) -> bool:
-    """Whether the default prompt describes the scene: a smiling vector bust on black."""
+    """Whether the default prompt describes the scene: a smiling bareheaded vector bust on plain black."""
     return (
         scene.style == "vector"
         and scene.expression in ("smile", "laugh")
-        and scene.background == scene.background_end == "#000000"
+        and scene.pattern == "plain"
+        and scene.background == "#000000"
         and scene.framing == "bust"
+        and scene.headwear == "none"
     )
 
 
-def sample(identity: Identity, scene: Scene, rng: np.random.Generator) -> Caption:
-    """One wording of one picture."""
-    if is_default_scene(scene) and rng.random() < 0.6:
-        word = ("woman" if identity.female else "man") if rng.random() < 0.9 else "person"
-        return Caption(
-            DEFAULT_PROMPT.format(gender_word=word), frozenset({"female"} if word != "person" else ())
-        )
+def default_caption(identity: Identity, rng: np.random.Generator) -> Caption:
+    """The default prompt with the person's gender word, or with `person` now and then."""
+    word = ("woman" if identity.female else "man") if rng.random() < 0.9 else "person"
+    named = DEFAULT_NAMES | ({"female"} if word != "person" else set())
+    return Caption(DEFAULT_PROMPT.format(gender_word=word), named, default=True)
+
+
+def sample(identity: Identity, scene: Scene, rng: np.random.Generator, held_out: bool = False) -> Caption:
+    """One wording of one picture; with `held_out` one of those that are kept for scores."""
+    if not held_out and is_default_scene(scene) and rng.random() < 0.6:
+        return default_caption(identity, rng)
     named: set[str] = set()
     subject = _subject(identity, rng, named)
     parts: list[str] = []
     if rng.random() < 0.85:
         named.add("style")
-        parts.append(_pick(rng, _STYLE_WORDS[scene.style]))
+        parts.append(_pick(rng, w.STYLE[scene.style]))
     if rng.random() < 0.85:
         named.add("expression")
-        parts.append(_pick(rng, _EXPRESSION_WORDS[scene.expression]))
+        parts.append(_pick(rng, w.EXPRESSION[scene.expression]))
     if rng.random() < 0.85:
-        named.add("background")
-        parts.append(_background(scene, rng))
-    if rng.random() < 0.75:
-        named.add("garment")
-        parts.append(_garment(scene, rng))
-    if scene.framing == "close-up" or rng.random() < 0.3:
+        parts.append(_background(scene, rng, held_out, named))
+    if rng.random() < 0.72:
+        parts.append(_garment(scene, rng, held_out, named))
+    if rng.random() < (0.08 if scene.headwear == "none" else 0.85):
+        parts.append(_headwear(scene, rng, held_out, named))
+    if rng.random() < (0.3 if scene.framing == "bust" else 0.9):
         named.add("framing")
-        parts.append(_pick(rng, _FRAMING_WORDS[scene.framing]))
+        parts.append(_pick(rng, w.FRAMING[scene.framing]))
     for _ in range(int(rng.integers(0, 4)) if rng.random() < 0.5 else 0):
-        parts.append(_pick(rng, _NOISE))
-    return Caption(_join(subject, parts, rng), frozenset(named))
+        parts.append(_pick(rng, w.NOISE))
+    text = _join_held_out(subject, parts, rng) if held_out else _join(subject, parts, rng)
+    return Caption(text, frozenset(named))
+
+
+def _article(subject: str) -> str:
+    return ("an " if subject[0] in "aeiou" else "a ") + subject
 
 
 def _join(subject: str, parts: list[str], rng: np.random.Generator) -> str:
     order = [parts[i] for i in rng.permutation(len(parts))]
     mode = rng.random()
-    article = "an " if subject[0] in "aeiou" else "a "
-    if mode < 0.4:
-        text = ", ".join([*order[:1], article + subject, *order[1:]])
-    elif mode < 0.7:
+    if mode < 0.35:
+        text = ", ".join([*order[:1], _article(subject), *order[1:]])
+    elif mode < 0.6:
         text = ", ".join([subject, *order])
+    elif mode < 0.75:
+        text = _article(subject) + " " + " ".join(order)
     elif mode < 0.9:
-        text = article + subject + " " + " ".join(order)
+        text = ", ".join([*order, subject])
     else:
-        text = (
-            _pick(rng, ("portrait of ", "avatar of ", "a picture of "))
-            + article
-            + subject
-            + ", "
-            + ", ".join(order)
-        )
+        text = _pick(rng, w.OPENINGS) + ", ".join([_article(subject), *order])
+    if rng.random() < 0.15:
+        text = text.replace(", ", ". ") + "."
     return text.upper() if rng.random() < 0.02 else text
+
+
+def _join_held_out(subject: str, parts: list[str], rng: np.random.Generator) -> str:
+    """Openings and joints that `_join` never uses, the subject in the middle or at the end."""
+    order = [parts[i] for i in rng.permutation(len(parts))]
+    place = int(rng.integers(0, len(order) + 1))
+    pieces = [*order[:place], _article(subject), *order[place:]]
+    text: str = _pick(rng, w.HELD_OUT_OPENINGS) + pieces[0]
+    for piece in pieces[1:]:
+        text += _pick(rng, w.HELD_OUT_JOINS) + piece
+    return text

@@ -20,7 +20,16 @@ from faceavatar_export.toon.text_encoder import TextEncoder
 from faceavatar_export.toon.train_text import tokenize
 
 HIDDEN = 0.4
-_SLOTS = {"hair": slice(7, 11), "beard": slice(13, 15), "glasses": slice(15, 17), "female": slice(17, 18)}
+# What a caption names -> the slots of the face embedding that say the same.
+_SLOTS = {
+    "hair": slice(7, 11),
+    "curly": slice(11, 13),
+    "hair_color": slice(4, 7),
+    "beard": slice(13, 15),
+    "glasses": slice(15, 17),
+    "female": slice(17, 18),
+    "old": slice(18, 19),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +46,14 @@ def scramble(
     """The embedding as a face encoder might have seen it, with some of what the caption names hidden."""
     e = embedding.copy()
     e[1:7] += rng.normal(0, 0.12, 6) * (e[1:7] != 0)
-    e[7:18] *= rng.uniform(0.7, 1.0, 11)
+    e[7:19] *= rng.uniform(0.7, 1.0, 12)
     hide = {name for name in _SLOTS if name in named and rng.random() < HIDDEN}
     if "female" in named and identity.female and rng.random() < HIDDEN:
         hide.add("beard")  # a woman asked for with a bearded man's photo: the words win
     for name in hide:
         part = e[_SLOTS[name]]
-        part[:] = rng.uniform(-1, 1, part.shape)
+        # Another colour is any plausible one; a switch is anything between no and yes.
+        part[:] = rng.normal(0, 1, part.shape) if name == "hair_color" else rng.uniform(-1, 1, part.shape)
     return e
 
 

@@ -25,6 +25,8 @@ from faceavatar_export.toon.identity import (
     GARMENTS,
     GLASSES,
     HAIR_LENGTHS,
+    HEADWEAR,
+    PATTERNS,
     STYLES,
     Identity,
     Scene,
@@ -32,49 +34,59 @@ from faceavatar_export.toon.identity import (
 from faceavatar_export.toon.text_encoder import BOS, EOS, VOCABULARY, WINDOW, Reader, TextEncoder
 from faceavatar_export.toon.training import RunLog, load_checkpoint, save_checkpoint, warm_cosine
 
+POOL = 40_000
+LOG = ("step", "minutes", "loss", "worst_held_out", "mean_held_out")
 CLASSES = {  # one more class each: not said
     "style": len(STYLES) + 1,
     "expression": len(EXPRESSIONS) + 1,
     "garment": len(GARMENTS) + 1,
     "garment_color": len(colors.CLOTH_COLORS) + 1,
+    "headwear": len(HEADWEAR) + 1,
+    "headwear_color": len(colors.CLOTH_COLORS) + 1,
     "background": len(colors.BACKGROUND_COLORS) + 1,
     "background_end": len(colors.BACKGROUND_COLORS) + 1,
+    "pattern": len(PATTERNS) + 1,
     "framing": len(FRAMINGS) + 1,
     "female": 3,
+    "old": 3,
     "hair": len(HAIR_LENGTHS) + 1,
+    "curly": 4,  # straight, curly, bun
+    "hair_color": len(colors.HAIR_COLORS) + 1,
     "beard": len(BEARDS) + 1,
     "glasses": len(GLASSES) + 1,
 }
 
 
+def _nearest(color: str, names: dict[str, str]) -> int:
+    return list(names).index(colors.nearest_name(color, names))
+
+
 def labels(identity: Identity, scene: Scene, caption: captions.Caption) -> list[int]:
     """What the caption says, one class an attribute in the order of CLASSES; the last class is "not said"."""
-    default = caption.text.startswith(captions.DEFAULT_PROMPT[:40])
-    named = caption.named | ({"style", "expression", "background", "framing"} if default else set())
-
-    def said(key: str, value: int, count: int) -> int:
-        return value if key in named else count
-
-    top = list(colors.BACKGROUND_COLORS).index(
-        colors.nearest_name(scene.background, colors.BACKGROUND_COLORS)
-    )
-    end = list(colors.BACKGROUND_COLORS).index(
-        colors.nearest_name(scene.background_end, colors.BACKGROUND_COLORS)
-    )
-    cloth = list(colors.CLOTH_COLORS).index(colors.nearest_name(scene.garment_color, colors.CLOTH_COLORS))
-    return [
-        said("style", STYLES.index(scene.style), len(STYLES)),
-        said("expression", EXPRESSIONS.index(scene.expression), len(EXPRESSIONS)),
-        said("garment", GARMENTS.index(scene.garment), len(GARMENTS)),
-        said("garment", cloth, len(colors.CLOTH_COLORS)),
-        said("background", top, len(colors.BACKGROUND_COLORS)),
-        said("background", end, len(colors.BACKGROUND_COLORS)),
-        said("framing", FRAMINGS.index(scene.framing), len(FRAMINGS)),
-        said("female", int(identity.female), 2),
-        said("hair", HAIR_LENGTHS.index(identity.hair_length), len(HAIR_LENGTHS)),
-        said("beard", BEARDS.index(identity.beard), len(BEARDS)),
-        said("glasses", GLASSES.index(identity.glasses), len(GLASSES)),
-    ]
+    kind = 1 if identity.curly else 0
+    true = {
+        "style": STYLES.index(scene.style),
+        "expression": EXPRESSIONS.index(scene.expression),
+        "garment": GARMENTS.index(scene.garment),
+        "garment_color": _nearest(scene.garment_color, colors.CLOTH_COLORS),
+        "headwear": HEADWEAR.index(scene.headwear),
+        "headwear_color": _nearest(scene.headwear_color, colors.CLOTH_COLORS),
+        "background": _nearest(scene.background, colors.BACKGROUND_COLORS),
+        "background_end": _nearest(scene.background_end, colors.BACKGROUND_COLORS),
+        "pattern": PATTERNS.index(scene.pattern),
+        "framing": FRAMINGS.index(scene.framing),
+        "female": int(identity.female),
+        "old": int(identity.old),
+        "hair": HAIR_LENGTHS.index(identity.hair_length),
+        "curly": 2 if identity.bun and "bun" in caption.text.lower() else kind,
+        "hair_color": _nearest(identity.hair_color, colors.HAIR_COLORS),
+        "beard": BEARDS.index(identity.beard),
+        "glasses": GLASSES.index(identity.glasses),
+    }
+    if caption.default:
+        true["expression"] = EXPRESSIONS.index("smile")
+    named = caption.named | ({"background_end"} if "background" in caption.named else set())
+    return [true[key] if key in named else count - 1 for key, count in CLASSES.items()]
 
 
 def tokenize(tokenizer: Tokenizer, texts: list[str], windows: int = 1) -> np.ndarray:
@@ -88,33 +100,63 @@ def tokenize(tokenizer: Tokenizer, texts: list[str], windows: int = 1) -> np.nda
     return out
 
 
+def tell(rng: np.random.Generator, held_out: bool = False) -> tuple[captions.Caption, list[int]]:
+    """A fresh caption of a fresh picture, and its classes."""
+    identity, scene = sample(int(rng.integers(1 << 30)), int(rng.integers(1 << 20)))
+    caption = captions.sample(identity, scene, rng, held_out)
+    return caption, labels(identity, scene, caption)
+
+
 def known_tokens(tokenizer: Tokenizer) -> Tensor:
-    """(49408,) int64: a row for every token that 60,000 captions use, 0 for all others."""
-    used = {BOS, EOS}
+    """(49408,) int64: a row for every token that 30,000 captions use, 0 for all others."""
     rng = np.random.default_rng(7)
-    for i in range(60_000):
-        identity, scene = sample(99, i)
-        used.update(
-            tokenizer.encode(captions.sample(identity, scene, rng).text, add_special_tokens=False).ids
-        )
+    used = {BOS, EOS}
+    for i in range(30_000):
+        used.update(tokenizer.encode(tell(rng, i % 5 == 0)[0].text, add_special_tokens=False).ids)
     known = torch.zeros(VOCABULARY, dtype=torch.int64)
     known[torch.tensor(sorted(used))] = torch.arange(1, len(used) + 1)
     return known
 
 
-def make_batch(tokenizer: Tokenizer, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
-    """Fresh captions: ids (count, 77), classes (count, 11)."""
-    texts, classes = [], []
-    for _ in range(count):
-        identity, scene = sample(int(rng.integers(1 << 30)), 0)
-        caption = captions.sample(identity, scene, rng)
-        texts.append(caption.text)
-        classes.append(labels(identity, scene, caption))
-    ids = torch.from_numpy(tokenize(tokenizer, texts)[:, 0])
-    return ids, torch.tensor(classes)
+def start_warm(encoder: TextEncoder, warm: Path) -> None:
+    """Takes over another encoder's weights; tokens that it did not know keep their fresh embeddings."""
+    state: dict[str, Tensor] = torch.load(warm, weights_only=True)["text"]
+    theirs, ours = state.pop("known"), encoder.known
+    rows = state.pop("token.weight")
+    encoder.load_state_dict(state, strict=False)
+    both = (theirs > 0) & (ours > 0)
+    with torch.no_grad():
+        encoder.token.weight[ours[both]] = rows[theirs[both]]
 
 
-def train(tokenizer_file: Path, out: Path, minutes: float, batch_size: int, lr: float) -> None:
+class Pool:
+    """Captions told once and read many times: telling them costs more than a step of training."""
+
+    def __init__(self, tokenizer: Tokenizer, rng: np.random.Generator, count: int, held_out: bool = False):
+        told = [tell(rng, held_out) for _ in range(count)]
+        self.ids = torch.from_numpy(tokenize(tokenizer, [caption.text for caption, _ in told])[:, 0])
+        self.classes = torch.tensor([classes for _, classes in told])
+        self.lengths = (self.ids != EOS).sum(1)
+
+    def batch(self, rng: np.random.Generator, count: int, longest: int) -> tuple[Tensor, Tensor]:
+        """ids (count, up to longest + 2) and classes (count, 17) of captions of at most `longest` tokens."""
+        rows = torch.from_numpy(rng.choice(np.flatnonzero(self.lengths.numpy() <= longest), count))
+        return self.ids[rows, : int(self.lengths[rows].max()) + 2], self.classes[rows]
+
+
+@torch.inference_mode()
+def accuracy(encoder: TextEncoder, reader: Reader, pool: Pool) -> dict[str, float]:
+    """The share of a pool's captions of which each attribute is read right."""
+    right = [
+        (x.argmax(1) == pool.classes[:, i]).float().mean().item()
+        for i, x in enumerate(reader(encoder(pool.ids)))
+    ]
+    return dict(zip(CLASSES, right, strict=True))
+
+
+def train(
+    tokenizer_file: Path, out: Path, minutes: float, batch_size: int, lr: float, warm: Path | None = None
+) -> None:
     """Trains for `minutes`; the checkpoint holds the encoder, the reader and the known tokens."""
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
     known_file = out / "known_tokens.pt"
@@ -124,29 +166,28 @@ def train(tokenizer_file: Path, out: Path, minutes: float, batch_size: int, lr: 
     encoder, reader = TextEncoder(torch.load(known_file, weights_only=True)), Reader(CLASSES)
     optimizer = torch.optim.AdamW([*encoder.parameters(), *reader.parameters()], lr=lr, weight_decay=1e-3)
     step, spent = load_checkpoint(out / "text.pt", encoder=encoder, reader=reader, optimizer=optimizer)
+    if step == 0 and warm is not None:
+        start_warm(encoder, warm)
     rng = np.random.default_rng((3, step))
-    log, start = (
-        RunLog(out / "text.csv", ("step", "minutes", "loss", "worst_accuracy", "mean_accuracy")),
-        time.time() - spent,
-    )
+    pool = Pool(tokenizer, rng, POOL)
+    unseen = Pool(tokenizer, np.random.default_rng(17), 1000, held_out=True)
+    log, start = RunLog(out / "text.csv", LOG), time.time() - spent
     while (elapsed := (time.time() - start) / 60) < minutes:
         for group in optimizer.param_groups:
             group["lr"] = lr * warm_cosine(elapsed / minutes)
-        ids, classes = make_batch(tokenizer, rng, batch_size)
-        if step % 8:  # the default prompt is thrice as long as the rest: most batches go without it
-            short = (ids != EOS).sum(1) < 45
-            ids, classes = ids[short], classes[short]
-        longest = int((ids != EOS).sum(1).max()) + 2
-        logits = reader(encoder(ids[:, :longest]))
-        loss = torch.stack([F.cross_entropy(x, classes[:, i]) for i, x in enumerate(logits)]).sum()
+        # The default prompt is thrice as long as the rest: most batches go without it.
+        ids, classes = pool.batch(rng, batch_size, 45 if step % 8 else WINDOW)
+        loss = torch.stack(
+            [F.cross_entropy(x, classes[:, i]) for i, x in enumerate(reader(encoder(ids)))]
+        ).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
         optimizer.step()
         step += 1
-        if step % 50 == 0:
-            right = torch.stack([(x.argmax(1) == classes[:, i]).float().mean() for i, x in enumerate(logits)])
-            log.write(step, elapsed, loss.item(), right.min().item(), right.mean().item())
+        if step % 200 == 0:
+            held = accuracy(encoder, reader, unseen)
+            log.write(step, elapsed, loss.item(), min(held.values()), float(np.mean(list(held.values()))))
             save_checkpoint(
                 out / "text.pt",
                 step,
@@ -155,6 +196,10 @@ def train(tokenizer_file: Path, out: Path, minutes: float, batch_size: int, lr: 
                 reader=reader,
                 optimizer=optimizer,
             )
+    save_checkpoint(
+        out / "text.pt", step, time.time() - start, encoder=encoder, reader=reader, optimizer=optimizer
+    )
+    print({key: round(value, 3) for key, value in accuracy(encoder, reader, unseen).items()})
 
 
 def main() -> None:
@@ -167,8 +212,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=6)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--warm", type=Path, help="warm.pt, as warm_start.py writes it")
     args = parser.parse_args()
-    train(args.tokenizer, args.out, args.minutes, args.batch, args.lr)
+    train(args.tokenizer, args.out, args.minutes, args.batch, args.lr, args.warm)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,17 @@
 """Trains the UNet and the face projection on latents, captions and identities; restarts from its checkpoint.
 
-`python -m faceavatar_export.toon.train_unet DATA RUN TOKENIZER.json --minutes 80`, or
+`python -m faceavatar_export.toon.train_unet DATA RUN TOKENIZER.json`, or
 `torchrun --nproc-per-node N -m ...` for N processes that share their gradients. DATA holds latents.npy,
 embeddings.npy and scenes.jsonl; RUN holds text.pt, known_tokens.pt and autoencoder.pt. v-prediction (Salimans
 and Ho 2022), min-SNR weights (Hang et al. 2023, gamma 5), zero terminal SNR (Lin et al. 2023): without the
 last, a black background is never black.
+
+With `--warm WARM.pt` (written by warm_start.py) a first start takes the weights of a finished pack.
 """
 
 from __future__ import annotations
 
-import argparse
-import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,24 +22,34 @@ from torch import Tensor, nn
 
 from faceavatar_export.toon import captions
 from faceavatar_export.toon.autoencoder import Autoencoder
-from faceavatar_export.toon.conditions import ConditionMaker
+from faceavatar_export.toon.conditions import ConditionMaker, Conditions
 from faceavatar_export.toon.draw import HELD_OUT, load_scenes
 from faceavatar_export.toon.identity import Identity, Scene
 from faceavatar_export.toon.network import make_projection, make_schedule, make_unet
+from faceavatar_export.toon.settings import read_settings, stage_parser
 from faceavatar_export.toon.text_encoder import TextEncoder
 from faceavatar_export.toon.training import (
     Average,
-    RunLog,
-    agreed,
+    Stage,
+    choose_device,
     join_processes,
     load_checkpoint,
-    save_checkpoint,
-    share_gradients,
-    warm_cosine,
 )
 
-SHEET_EVERY_S = 600.0
-FACE_WEIGHT = 2.5  # eyes and mouth are a few cells of 64, and most of what a prompt's expression is judged by
+SHEET_EVERY = 1000
+HELD_OUT_EVERY, HELD_OUT_ROWS = 500, 128
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The section [unet]."""
+
+    minutes: float
+    batch: int
+    lr: float
+    decay: float
+    face_weight: float
+    default_weight: float
 
 
 class Model(nn.Module):
@@ -49,7 +60,7 @@ class Model(nn.Module):
         self.unet, self.projection = make_unet(), make_projection()
 
     def forward(self, sample: Tensor, timestep: Tensor, states: Tensor, face_embeds: Tensor) -> Tensor:
-        scale = torch.ones(1, dtype=sample.dtype)
+        scale = torch.ones(1, dtype=sample.dtype, device=sample.device)
         return torch.as_tensor(self.unet(sample, timestep, states, self.projection(face_embeds), scale))
 
 
@@ -75,27 +86,27 @@ def sample_latents(
     embeds = torch.cat([torch.zeros_like(faces), faces])
     latents = noise
     for t in schedule.timesteps:
-        uncond, cond = (
-            model(torch.cat([latents] * 2), t.expand(2 * len(states)), both, embeds).float().chunk(2)
-        )
+        stamps = t.to(noise.device).expand(2 * len(states))
+        uncond, cond = model(torch.cat([latents] * 2), stamps, both, embeds).float().chunk(2)
         latents = schedule.step(uncond + guidance * (cond - uncond), t, latents).prev_sample
     return latents
 
 
-def write_sheet(
-    model: Model, codec: Autoencoder, maker: ConditionMaker, rows: list[tuple[str, Tensor]], path: Path
-) -> None:
-    """A sheet of samples, two seeds a row of (prompt, face embedding)."""
-    texts = [text for text, _ in rows for _ in range(2)]
-    faces = torch.stack([face for _, face in rows for _ in range(2)])
-    noise = torch.randn(len(texts), 64, 8, 8, generator=torch.Generator().manual_seed(1))
-    latents = sample_latents(model, maker.states(texts, 1), maker.states([""], 1), faces, 2.5, 20, noise)
+def write_sheet(model: Model, maker: ConditionMaker, material: Material, run: Path) -> None:
+    """RUN/sheet.png: samples of sixteen prompts, two seeds each, as the weights stand."""
+    rows = sheet_rows([material.people[i] for i in material.held], material.embeddings[material.held])
+    codec = Autoencoder()
+    load_checkpoint(run / "autoencoder.pt", model=codec)
+    device = next(model.parameters()).device
+    states = maker.states([text for text, _ in rows for _ in range(2)], 1).to(device)
+    faces = torch.stack([face for _, face in rows for _ in range(2)]).to(device)
+    noise = torch.randn(len(faces), 64, 8, 8, generator=torch.Generator().manual_seed(1)).to(device)
+    latents = sample_latents(model, states, maker.states([""], 1).to(device), faces, 2.5, 20, noise).cpu()
     with torch.inference_mode():
         pictures = codec.decoder(latents).clamp(-1, 1)[:, :, ::2, ::2]
     tiles = ((pictures + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-    columns = 8
-    lines = [np.concatenate(list(tiles[i : i + columns]), axis=1) for i in range(0, len(tiles), columns)]
-    Image.fromarray(np.concatenate(lines, axis=0)).save(path)
+    lines = [np.concatenate(list(tiles[i : i + 8]), axis=1) for i in range(0, len(tiles), 8)]
+    Image.fromarray(np.concatenate(lines, axis=0)).save(run / "sheet.png")
 
 
 def sheet_rows(people: list[tuple[Identity, Scene]], embeddings: np.ndarray) -> list[tuple[str, Tensor]]:
@@ -103,103 +114,154 @@ def sheet_rows(people: list[tuple[Identity, Scene]], embeddings: np.ndarray) -> 
     rng = np.random.default_rng(4)
     rows = []
     for i in range(16):
-        identity, scene = people[-1 - 4 * i]
-        word = "woman" if identity.female else "man"
-        text = (
-            captions.DEFAULT_PROMPT.format(gender_word=word)
-            if i < 4
-            else captions.sample(identity, scene, rng).text
-        )
-        rows.append((text, torch.from_numpy(embeddings[-1 - 4 * i])))
+        k = -1 - 9 * i  # nine is no multiple of the eight pictures of a person: all styles come by
+        identity, scene = people[k]
+        told = captions.default_caption(identity, rng) if i < 4 else captions.sample(identity, scene, rng)
+        rows.append((told.text, torch.from_numpy(embeddings[k])))
     return rows
 
 
-def train(data: Path, run: Path, tokenizer_file: Path, minutes: float, batch_size: int, lr: float) -> None:
-    """Trains for `minutes` of wall clock; RUN/unet.pt is the checkpoint. `batch_size` is one process's."""
-    rank, processes = join_processes()
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What is trained on: latents (N, 64, 8, 8) float16, embeddings (N, 24), who and how; `weights` sum to 1.
+
+    `held` are rows that no step trains on.
+    """
+
+    latents: np.ndarray
+    embeddings: np.ndarray
+    people: list[tuple[Identity, Scene]]
+    weights: np.ndarray
+    held: range
+
+
+def load_material(data: Path, default_weight: float) -> Material:
+    """A drawn set with its latents, its last HELD_OUT pictures held out."""
+    latents = np.load(data / "latents.npy", mmap_mode="r")
+    people, embeddings = load_scenes(data), np.load(data / "embeddings.npy")
+    if len(latents) != len(people):
+        raise ValueError(
+            f"{data / 'latents.npy'}: {len(latents)} latents of {len(people)} pictures; run encode_latents"
+        )
+    count = len(people) - HELD_OUT
+    weights = np.array(
+        [default_weight if captions.is_default_scene(scene) else 1.0 for _, scene in people[:count]]
+    )
+    return Material(latents, embeddings, people, weights / weights.sum(), range(count, len(people)))
+
+
+def noise_loss(
+    model: Model, weights: Tensor, clean: Tensor, told: Conditions, noise: Tensor, t: Tensor
+) -> Tensor:
+    """The weighted v-prediction error of a batch, (B,): clean and noise (B, 64, 8, 8), t int64 (B,).
+
+    `weights` (1, 1, 8, 8) are those of the cells.
+    """
+    a = make_schedule().alphas_cumprod.to(clean.device)[t][:, None, None, None]
+    noisy, v = a.sqrt() * clean + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * clean
+    with torch.autocast(clean.device.type, torch.bfloat16):
+        predicted = model(noisy, t, told.states, told.face_embeds)
+    snr = a / (1 - a).clamp(min=1e-6)
+    weight = snr.clamp(max=5) / (snr + 1) + 0.2  # the floor keeps the first, purely noisy step trained
+    return torch.as_tensor((weight * weights * (predicted.float() - v).square()).mean((1, 2, 3)))
+
+
+def face_weights(weight: float, device: torch.device) -> Tensor:
+    """(1, 1, 8, 8): the cells where faces are weigh `weight`, the others 1."""
+    weights = torch.ones(1, 1, 8, 8, device=device)
+    weights[:, :, 2:6, 2:6] = weight  # eyes and mouth are a few cells, and most of what an expression is
+    return weights
+
+
+class Batches:
+    """Draws batches of latents, conditions, noise and timesteps with a generator of its own."""
+
+    def __init__(
+        self, material: Material, maker: ConditionMaker, device: torch.device, seed: tuple[int, ...]
+    ) -> None:
+        self.material, self._maker, self._device = material, maker, device
+        self._rng = np.random.default_rng(seed)
+
+    def draw(self, count: int) -> tuple[Tensor, Conditions, Tensor, Tensor]:
+        """Clean latents, conditions, noise and timesteps of `count` random pictures, held-out ones apart."""
+        weights = self.material.weights
+        return self.of(self._rng.choice(len(weights), count, p=weights))
+
+    def of(self, rows: np.ndarray) -> tuple[Tensor, Conditions, Tensor, Tensor]:
+        """The same of the pictures given."""
+        m, rng, device = self.material, self._rng, self._device
+        windows = 2 if rng.random() < 0.08 else 1
+        told = self._maker.make([m.people[i] for i in rows], m.embeddings[rows], rng, windows)
+        clean = torch.from_numpy(m.latents[rows].astype(np.float32))
+        noise = torch.from_numpy(rng.standard_normal(clean.shape, np.float32))
+        t = torch.from_numpy(rng.integers(0, 1000, len(rows)))
+        moved = Conditions(told.states.to(device), told.face_embeds.to(device))
+        return clean.to(device), moved, noise.to(device), t.to(device)
+
+
+@torch.inference_mode()
+def held_out_loss(model: Model, weights: Tensor, material: Material, maker: ConditionMaker) -> float:
+    """The loss on held-out pictures, always with the same captions, noise and timesteps."""
+    batches = Batches(material, maker, weights.device, (77,))
+    rows = np.array(material.held)[:: len(material.held) // HELD_OUT_ROWS][:HELD_OUT_ROWS]
+    parts = [noise_loss(model, weights, *batches.of(part)) for part in np.split(rows, 4)]
+    return torch.cat(parts).mean().item()
+
+
+def start_warm(model: Model, warm: Path) -> None:
+    """Fills the model from warm_start's file."""
+    model.load_state_dict(torch.load(warm, weights_only=True)["unet"])
+
+
+def prepare(
+    run: Path, settings: Settings, device: torch.device, warm: Path | None
+) -> tuple[Stage, Model, Average[Model]]:
+    """A fresh, a warm or a restored run on its device."""
+    team = join_processes(device)
     torch.manual_seed(0)  # the same first weights in every process
-    latents = np.load(data / "latents.npy", mmap_mode="r")[:-HELD_OUT]
-    embeddings = np.load(data / "embeddings.npy")[: len(latents)]
-    people = load_scenes(data)[: len(latents)]
-    weights = np.array([3.0 if captions.is_default_scene(scene) else 1.0 for _, scene in people])
-    weights /= weights.sum()
-    maker, codec = load_text(run, tokenizer_file), Autoencoder()
-    load_checkpoint(run / "autoencoder.pt", model=codec)
     model = Model()
-    average = Average(model, 0.998)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=1e-3)
-    step, spent = load_checkpoint(run / "unet.pt", model=model, average=average, optimizer=optimizer)
-    rng = np.random.default_rng((8, step, rank))
-    torch.manual_seed(1000 * step + rank)
-    abar = make_schedule().alphas_cumprod
-    face_weight = torch.ones(1, 1, 8, 8)
-    face_weight[:, :, 2:6, 2:6] = FACE_WEIGHT
-    log, start, sheet_at = (
-        RunLog(run / "unet.csv", ("step", "minutes", "loss")),
-        time.time() - spent,
-        time.time() + 300,
-    )
-    running = 0.0
-    while (elapsed := agreed((time.time() - start) / 60, processes)) < minutes:
-        for group in optimizer.param_groups:
-            group["lr"] = lr * warm_cosine(elapsed / minutes)
-        rows = rng.choice(len(latents), batch_size, p=weights)
-        told = maker.make([people[i] for i in rows], embeddings[rows], rng, 2 if rng.random() < 0.08 else 1)
-        clean = torch.from_numpy(latents[np.asarray(rows)].astype(np.float32))
-        noise = torch.randn_like(clean)
-        t = torch.from_numpy(rng.integers(0, len(abar), batch_size))
-        a = abar[t][:, None, None, None]
-        noisy, v = a.sqrt() * clean + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * clean
-        with torch.autocast("cpu", torch.bfloat16):
-            predicted = model(noisy, t, told.states, told.face_embeds)
-        snr = a / (1 - a).clamp(min=1e-6)
-        weight = snr.clamp(max=5) / (snr + 1) + 0.2  # the floor keeps the first, purely noisy step trained
-        loss = (weight * face_weight * (predicted.float() - v).square()).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        share_gradients(model, processes)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        if rank > 0:
+    if warm is not None and not (run / "unet.pt").exists():
+        start_warm(model, warm)
+    model = model.to(device)
+    average = Average(model, settings.decay)
+    optimizer = torch.optim.AdamW(model.parameters(), settings.lr, (0.9, 0.98), weight_decay=1e-3)
+    stage = Stage(run / "unet.pt", ("loss", "held_out"), settings, team, model, optimizer, average=average)
+    return stage, model, average
+
+
+def train(
+    data: Path, run: Path, tokenizer: Path, settings: Settings, device: torch.device, warm: Path | None = None
+) -> None:
+    """Trains for the settings' minutes of wall clock; RUN/unet.pt is the checkpoint."""
+    material, maker = load_material(data, settings.default_weight), load_text(run, tokenizer)
+    stage, model, average = prepare(run, settings, device, warm)
+    weights = face_weights(settings.face_weight, device)
+    batches = Batches(material, maker, device, (8, stage.step, stage.rank))
+    for _ in stage.steps():
+        loss = noise_loss(model, weights, *batches.draw(settings.batch)).mean()
+        stage.learn(loss)
+        stage.note(loss=loss)
+        if not stage.leads:
             continue
-        average.update(model, step)
-        running += loss.item() / 50
-        if step % 50 == 0:
-            log.write(step, elapsed, running)
-            if not np.isfinite(running):
-                raise RuntimeError(f"loss is {running} at step {step}")
-            running = 0.0
-        if step % 200 == 0:
-            save_checkpoint(
-                run / "unet.pt", step, time.time() - start, model=model, average=average, optimizer=optimizer
-            )
-        if time.time() > sheet_at:
-            write_sheet(
-                average.module, codec, maker, sheet_rows(people, embeddings), run / f"sheet-{step:06d}.png"
-            )
-            sheet_at = time.time() + SHEET_EVERY_S
-    if rank > 0:
-        return
-    save_checkpoint(
-        run / "unet.pt", step, time.time() - start, model=model, average=average, optimizer=optimizer
-    )
-    write_sheet(average.module, codec, maker, sheet_rows(people, embeddings), run / f"sheet-{step:06d}.png")
+        average.update(model, stage.step)
+        if stage.step % HELD_OUT_EVERY == 0:
+            stage.note(held_out=held_out_loss(average.module, weights, material, maker))
+        if stage.step % SHEET_EVERY == 0:
+            write_sheet(average.module, maker, material, run)
+    if stage.leads:
+        write_sheet(average.module, maker, material, run)
 
 
 def main() -> None:
     """The command line of the module's docstring."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("tokenizer", type=Path)
-    parser.add_argument("--minutes", type=float, default=80)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=8e-4)
+    parser = stage_parser(__doc__, Settings)
+    for path in ("data", "run", "tokenizer"):
+        parser.add_argument(path, type=Path)
+    parser.add_argument("--warm", type=Path, help="warm.pt of warm_start, for the first start")
     args = parser.parse_args()
-    train(args.data, args.run, args.tokenizer, args.minutes, args.batch, args.lr)
+    device = choose_device(args.device)
+    settings = read_settings(Settings, "unet", device.type, args.config, vars(args))
+    train(args.data, args.run, args.tokenizer, settings, device, args.warm)
 
 
 if __name__ == "__main__":

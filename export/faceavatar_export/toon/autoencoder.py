@@ -89,12 +89,16 @@ class Decoder(nn.Module):
             nn.Conv2d(24, 48, 3, padding=1),
             nn.PixelShuffle(4),
         )
+        # Parts of the art (an eye, a collar) are many but not endless: where cells are large, depth that knows
+        # them by heart costs little. The blocks begin as identities.
+        self.depth = nn.Sequential(*(ResBlock(192) for _ in range(4)))
 
     def forward(self, latents: Tensor) -> Tensor:
         raw = latents * self.std[:, None, None] + self.mean[:, None, None]
         grid = F.pixel_shuffle(raw, 2)
         colors = F.interpolate(grid[:, :3], scale_factor=32.0, mode="bilinear", align_corners=False)
-        return torch.as_tensor(self.body(grid) + colors)
+        deep = self.depth(self.body[:4](grid))
+        return torch.as_tensor(self.body[4:](deep) + colors)
 
 
 class Autoencoder(nn.Module):

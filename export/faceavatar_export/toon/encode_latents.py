@@ -1,7 +1,7 @@
 """Turns drawn pictures into the latents that the UNet trains on: DATA/latents.npy, float16 (N, 64, 8, 8).
 
-`python -m faceavatar_export.toon.encode_latents DATA AUTOENCODER.pt`, on the GPU where torch sees one, else in
-two processes of one thread.
+`python -m faceavatar_export.toon.encode_latents DATA AUTOENCODER.pt`, on the GPU where torch sees one, else
+in two processes of one thread.
 """
 
 from __future__ import annotations

@@ -89,8 +89,8 @@ class Decoder(nn.Module):
             nn.Conv2d(24, 48, 3, padding=1),
             nn.PixelShuffle(4),
         )
-        # Parts of the art (an eye, a collar) are many but not endless: where cells are large, depth that knows
-        # them by heart costs little. The blocks begin as identities.
+        # Parts of the art (an eye, a collar) are many but not endless: where cells are large, depth that
+        # knows them by heart costs little. The blocks begin as identities.
         self.depth = nn.Sequential(*(ResBlock(192) for _ in range(4)))
 
     def forward(self, latents: Tensor) -> Tensor:

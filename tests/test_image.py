@@ -304,6 +304,21 @@ def test_extend_puts_all_the_height_at_the_top_so_that_the_body_touches_the_lowe
     assert (tall[:50] == quarters()[:1]).all()
 
 
+def test_above_a_hat_that_touches_the_border_only_the_background_goes_on() -> None:
+    picture = np.full((64, 64, 3), (40, 90, 200), np.uint8)
+    picture[:, :32] = (44, 90, 200)
+    picture[:20, 24:40] = (200, 30, 30)
+    tall = image.fit_to(picture, 128, 64, "extend")
+    assert np.array_equal(tall[64:], picture)
+    assert np.abs(tall[:64].astype(int) - (42, 90, 200)).max() <= 3
+
+
+def test_stripes_go_on_above_as_they_are() -> None:
+    striped = np.zeros((64, 64, 3), np.uint8)
+    striped[:, ::2] = 255
+    assert (image.fit_to(striped, 100, 64, "extend") == striped[:1]).all()
+
+
 def test_cover_crops_the_centre() -> None:
     assert np.array_equal(image.fit_to(quarters(), 40, 20, "cover"), quarters()[:, 20:40])
 

@@ -31,6 +31,7 @@ MAX_SIDE = 1536
 MAX_PIXELS = 89_478_485  # where Pillow begins to speak of a decompression bomb
 _ORIENTATION = 0x0112  # the EXIF tag
 METADATA_KEY = "faceavatar"
+PLAIN_STD = 6.0  # of 255: up to here colours count as one, noise of a decoder among them
 # Raster formats only: Pillow also opens PostScript, which starts another program.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 # What Pillow raises on broken files, besides its own errors (which are OSError).
@@ -180,7 +181,8 @@ def fit_to(
     """Brings uint8 (H, W, C) to exactly (height, width, C) without distortion.
 
     "extend" scales the picture to fit inside and repeats its border pixels in what is left: left and right
-    equally, and all of the height at the top, because a half-body portrait must keep touching the lower edge.
+    equally, and all of the height at the top, because a half-body portrait must keep touching the lower edge;
+    above, only the background goes on where its colours are plain.
     "cover" scales it to cover and crops the centre.
     """
     ratios = (height / image.shape[0], width / image.shape[1])
@@ -188,9 +190,29 @@ def fit_to(
     scaled = resize(image, *(max(1, round(side * scale)) for side in image.shape[:2]))
     if policy == "extend":
         top, side = max(0, height - scaled.shape[0]), max(0, width - scaled.shape[1])
-        scaled = np.pad(scaled, ((top, 0), (side // 2, side - side // 2), (0, 0)), mode="edge")
+        above = np.repeat(_sky(scaled[0])[None], top, axis=0)
+        scaled = np.pad(
+            np.concatenate([above, scaled]), ((0, 0), (side // 2, side - side // 2), (0, 0)), mode="edge"
+        )
     y, x = (scaled.shape[0] - height) // 2, (scaled.shape[1] - width) // 2
     return np.ascontiguousarray(scaled[y : y + height, x : x + width])
+
+
+def _sky(row: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What goes on above the top row (W, C): the row itself, but where both its ends are plain, nothing that
+    has the colour of neither end, so that a hat that touches the border does not become a pillar.
+    """
+    reach = max(1, len(row) // 8)
+    ends = row[:reach].astype(np.float32), row[-reach:].astype(np.float32)
+    if max(float(end.std(axis=0).max()) for end in ends) > PLAIN_STD:
+        return row
+    mix = np.linspace(0, 1, len(row), dtype=np.float32)[:, None]
+    left, right = (np.median(end, axis=0) for end in ends)
+    between = left * (1 - mix) + right * mix
+    far = (
+        np.min([np.abs(row - color).max(axis=1) for color in (left, right, between)], axis=0) > 4 * PLAIN_STD
+    )
+    return np.where(far[:, None], np.rint(between), row).astype(np.uint8)
 
 
 def to_nchw(

@@ -141,7 +141,7 @@ OPENINGS = ("portrait of ", "avatar of ", "a picture of ")
 # For scores alone: see captions._join_held_out.
 HELD_OUT_OPENINGS = (
     "a high quality picture: ", "a nice face for a social media profile: ", "detailed character, ",
-    "a professional portrait, looking at camera, that is ",
+    "a professional picture, looking at camera, ",
 )  # fmt: skip
 HELD_OUT_JOINS = (" and ", "; ", " - ")
 HELD_OUT_WEAR = ("who wears a {g}", "and a nice {g}", "dressed up in a {g}")

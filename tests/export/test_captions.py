@@ -10,86 +10,135 @@ from tokenizers import Tokenizer
 
 from faceavatar.pack import EMBEDDED
 from faceavatar.request import DEFAULT_PROMPT
-from faceavatar_export.toon import captions, colors
+from faceavatar_export.toon import captions, colors, wordings
 from faceavatar_export.toon.captions import Caption
 from faceavatar_export.toon.draw import sample
 from faceavatar_export.toon.identity import Identity, Scene
 from faceavatar_export.toon.train_text import CLASSES, labels
 
 Told = tuple[Identity, Scene, Caption]
+ALL_NAMES = {
+    "style", "expression", "garment", "garment_color", "headwear", "headwear_color", "background", "pattern",
+    "framing", "female", "old", "hair", "curly", "hair_color", "beard", "glasses",
+}  # fmt: skip
+
+
+def tell(held_out: bool, count: int = 3000) -> list[Told]:
+    rng = np.random.default_rng(2)
+    people = [sample(11, i) for i in range(count)]
+    return [(who, scene, captions.sample(who, scene, rng, held_out)) for who, scene in people]
 
 
 @pytest.fixture(scope="module")
 def told() -> list[Told]:
-    people = [sample(11, i) for i in range(1500)]
-    rng = np.random.default_rng(2)
-    return [(identity, scene, captions.sample(identity, scene, rng)) for identity, scene in people]
+    return tell(held_out=False)
 
 
 @pytest.fixture(scope="module")
 def free(told: list[Told]) -> list[Told]:
-    """Those that are not the default prompt."""
-    return [row for row in told if not row[2].text.startswith("SFW Content, black plain")]
+    return [row for row in told if not row[2].default]
+
+
+@pytest.fixture(scope="module")
+def held_out() -> list[Told]:
+    return tell(held_out=True)
 
 
 def says(text: str, words: tuple[str, ...]) -> bool:
-    return any(re.search(rf"(?<!\w){re.escape(word.lower())}(?!\w)", text.lower()) for word in words)
+    return any(
+        re.search(rf"(?<!\w){re.escape(word.strip(' ,').lower())}(?!\w)", text.lower()) for word in words
+    )
 
 
 def color_words(color: str, names: dict[str, str]) -> tuple[str, ...]:
     name = colors.nearest_name(color, names)
-    return captions._COLOR_WORDS.get(name, (name,))
+    return wordings.COLOR.get(name, (name,))
+
+
+def assert_said(identity: Identity, scene: Scene, caption: Caption) -> None:
+    expected = {
+        "style": wordings.STYLE[scene.style],
+        "expression": wordings.EXPRESSION[scene.expression],
+        "framing": wordings.FRAMING[scene.framing],
+        "garment": wordings.GARMENT[scene.garment],
+        "garment_color": color_words(scene.garment_color, colors.CLOTH_COLORS),
+        "headwear_color": color_words(scene.headwear_color, colors.CLOTH_COLORS),
+        "background": color_words(scene.background, colors.BACKGROUND_COLORS),
+        "hair_color": color_words(identity.hair_color, colors.HAIR_COLORS),
+        "beard": wordings.BEARD[identity.beard],
+        "glasses": wordings.GLASSES[identity.glasses],
+    }
+    for key, words in expected.items():
+        if key in caption.named:
+            assert says(caption.text, words), (key, caption)
+    if "background" in caption.named and scene.pattern != "plain":
+        assert says(caption.text, color_words(scene.background_end, colors.BACKGROUND_COLORS)), caption
+    if "headwear" in caption.named:
+        words = wordings.NO_HAT if scene.headwear == "none" else wordings.HEADWEAR[scene.headwear]
+        assert says(caption.text, words), caption
 
 
 def test_the_default_prompt_is_word_for_word_the_engines() -> None:
     assert captions.DEFAULT_PROMPT == DEFAULT_PROMPT
 
 
-def test_what_is_named_of_the_scene_is_said(free: list[Told]) -> None:
-    for _, scene, caption in free:
-        expected = {
-            "style": captions._STYLE_WORDS[scene.style],
-            "expression": captions._EXPRESSION_WORDS[scene.expression],
-            "framing": captions._FRAMING_WORDS[scene.framing],
-            "garment": (*captions._GARMENT_WORDS[scene.garment], *captions._ANY_GARMENT),
-        }
-        for key, words in expected.items():
-            if key in caption.named:
-                assert says(caption.text, words), (key, caption)
-        if "garment" in caption.named:
-            assert says(caption.text, color_words(scene.garment_color, colors.CLOTH_COLORS)), caption
-        if "background" in caption.named:
-            for color in (scene.background, scene.background_end):
-                assert says(caption.text, color_words(color, colors.BACKGROUND_COLORS)), caption
-        assert ("gradient" in caption.text.lower() or "fading" in caption.text.lower()) == (
-            "background" in caption.named and scene.background != scene.background_end
-        )
+def test_what_is_named_is_said(free: list[Told], held_out: list[Told]) -> None:
+    for row in (*free, *held_out):
+        assert_said(*row)
 
 
-def test_what_is_named_of_the_person_is_said_and_nothing_else_of_the_person_is(free: list[Told]) -> None:
-    for identity, _, caption in free:
-        hair = captions._HAIR_LENGTH_WORDS[identity.hair_length]
-        color = color_words(identity.hair_color, colors.HAIR_COLORS)
-        said = {
-            "female": says(caption.text, captions._WOMAN if identity.female else captions._MAN),
-            "hair": any(says(caption.text, (t.format(c=c),)) for t in hair for c in color),
-            "beard": says(caption.text, ("clean-shaven", "a beard", "a moustache")),
-            "glasses": says(caption.text, ("glasses", "sunglasses")),
-        }
-        assert {key for key, value in said.items() if value} == caption.named & set(said), caption
+def test_every_attribute_is_named_in_some_captions_and_left_out_of_others(
+    free: list[Told], held_out: list[Told]
+) -> None:
+    for rows in (free, held_out):
+        for name in ALL_NAMES:
+            share = np.mean([name in caption.named for *_, caption in rows])
+            assert 0.02 < share < 0.9, (name, share)
+        assert set().union(*(caption.named for *_, caption in rows)) == ALL_NAMES
 
 
-def test_no_caption_contradicts_the_person(told: list[Told]) -> None:
-    for identity, _, caption in told:
-        assert not says(caption.text, captions._MAN if identity.female else captions._WOMAN), caption
-        if says(caption.text, ("with a beard",)):
-            assert identity.beard == "full"
-        if says(caption.text, ("no glasses",)):
-            assert identity.glasses == "none"
+def test_words_for_hats_beards_glasses_and_patterns_stand_only_where_they_are_named(free: list[Told]) -> None:
+    tables = {
+        "headwear": tuple(w for words in wordings.HEADWEAR.values() for w in words) + wordings.NO_HAT,
+        "beard": tuple(w for words in wordings.BEARD.values() for w in words),
+        "glasses": tuple(w for words in wordings.GLASSES.values() for w in words),
+        "pattern": ("striped", "stripes", "dots", "polka", "checkered", "checks", "gradient"),
+    }
+    for *_, caption in free:
+        for name, words in tables.items():
+            assert not says(caption.text, words) or name in caption.named, (name, caption)
+
+
+def test_no_caption_contradicts_the_person(told: list[Told], held_out: list[Told]) -> None:
+    for identity, _, caption in (*told, *held_out):
+        assert not says(caption.text, wordings.MAN if identity.female else wordings.WOMAN), caption
+        assert not says(caption.text, wordings.YOUNG if identity.old else wordings.OLD), caption
+
+
+def test_no_wording_kept_for_scores_is_ever_trained_on(told: list[Told], held_out: list[Told]) -> None:
+    def kept(text: str) -> bool:
+        return any(opening.lower() in text.lower() for opening in wordings.HELD_OUT_OPENINGS)
+
+    assert not any(kept(caption.text) for *_, caption in told)
+    assert all(kept(caption.text) for *_, caption in held_out)
+    assert not any(caption.default for *_, caption in held_out)
+    assert {caption.text for *_, caption in told}.isdisjoint(caption.text for *_, caption in held_out)
+
+
+def test_wordings_kept_for_scores_use_only_tokens_that_training_knows(held_out: list[Told]) -> None:
+    tokenizer = Tokenizer.from_file(str(EMBEDDED / "toon" / "tokenizer.json"))
+
+    def tokens(texts: list[str]) -> set[int]:
+        return {i for e in tokenizer.encode_batch(texts, add_special_tokens=False) for i in e.ids}
+
+    trained = tokens([caption.text for *_, caption in tell(held_out=False, count=20_000)])
+    asked = tokens([caption.text for *_, caption in held_out])
+    joints = tokens([*wordings.HELD_OUT_OPENINGS, *wordings.HELD_OUT_JOINS])
+    assert asked - trained <= joints
 
 
 def test_the_default_prompt_is_told_of_default_scenes_alone_and_with_the_right_word(told: list[Told]) -> None:
-    default = [row for row in told if row[2].text.startswith("SFW Content, black plain")]
+    default = [row for row in told if row[2].default]
     assert len(default) > 10
     for identity, scene, caption in default:
         assert captions.is_default_scene(scene)
@@ -100,12 +149,15 @@ def test_the_default_prompt_is_told_of_default_scenes_alone_and_with_the_right_w
             assert caption.text == DEFAULT_PROMPT.format(gender_word="person")
 
 
-def test_captions_fit_one_window(told: list[Told]) -> None:
+def test_captions_fit_one_window(told: list[Told], held_out: list[Told]) -> None:
     tokenizer = Tokenizer.from_file(str(EMBEDDED / "toon" / "tokenizer.json"))
     texts = [caption.text for *_, caption in told]
     texts += [DEFAULT_PROMPT.format(gender_word=word) for word in ("man", "woman", "person")]
     counts = [len(e.ids) for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
     assert max(counts) <= 75
+    texts = [caption.text for *_, caption in held_out]
+    long = [len(e.ids) > 75 for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
+    assert np.mean(long) < 0.02
 
 
 def test_a_seed_words_a_picture_the_same_again() -> None:
@@ -118,8 +170,5 @@ def test_labels_say_not_said_for_what_a_caption_leaves_out(told: list[Told]) -> 
     for identity, scene, caption in told[:500]:
         row = dict(zip(CLASSES, labels(identity, scene, caption), strict=True))
         assert all(0 <= value < CLASSES[key] for key, value in row.items())
-        default = caption.text.startswith("SFW Content, black plain")
-        for key in ("style", "expression", "background", "framing"):
-            assert (row[key] == CLASSES[key] - 1) == (key not in caption.named and not default)
-        for key in ("female", "hair", "beard", "glasses", "garment"):
+        for key in ALL_NAMES:
             assert (row[key] == CLASSES[key] - 1) == (key not in caption.named)

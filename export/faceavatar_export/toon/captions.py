@@ -7,7 +7,7 @@ the face embedding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -136,6 +136,20 @@ def is_default_scene(scene: Scene) -> bool:
         and scene.background == "#000000"
         and scene.framing == "bust"
         and scene.headwear == "none"
+    )
+
+
+def default_scene(scene: Scene, rng: np.random.Generator) -> Scene:
+    """A scene that the default prompt describes, with the garment and the variant of the one given."""
+    return replace(
+        scene,
+        style="vector",
+        expression="smile" if rng.random() < 0.6 else "laugh",
+        headwear="none",
+        background="#000000",
+        background_end="#000000",
+        pattern="plain",
+        framing="bust",
     )
 
 

@@ -16,7 +16,14 @@ from faceavatar_export.toon.text_encoder import CONTEXT, VOCABULARY, WINDOW, Tex
 BEARDED = Identity(False, "#d29a6c", "#3a2619", "short", False, False, "full", "glasses")
 WOMAN = Identity(True, "#d29a6c", "#3a2619", "long", False, False, "none", "none")
 PEOPLE = [sample(21, i) for i in range(150)]
-SLOTS = {"hair": slice(7, 11), "beard": slice(13, 15), "glasses": slice(15, 17), "female": slice(17, 18)}
+SLOTS = {
+    "hair": slice(7, 11),
+    "curly": slice(11, 13),
+    "beard": slice(13, 15),
+    "glasses": slice(15, 17),
+    "female": slice(17, 18),
+    "old": slice(18, 19),
+}
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +104,14 @@ def test_colors_are_jittered_and_the_truth_stays_unchanged() -> None:
     np.testing.assert_allclose(rows[:, 1:7].mean(0), before[1:7], atol=0.03)
     assert np.all(rows[:, 1:7].std(0) > 0.08)
     assert np.all(rows[:, 0] == 1)
-    assert not rows[:, 18:].any()
+    assert not rows[:, 19:].any()
+
+
+def test_a_named_hair_color_is_sometimes_another_one() -> None:
+    rows, truth = scrambled(BEARDED, {"hair_color"}), embed(BEARDED)[4:7]
+    far = np.abs(rows[:, 4:7] - truth).max(axis=1) > 0.6
+    assert 0.6 * HIDDEN < far.mean() < 1.1 * HIDDEN
+    assert not (np.abs(scrambled(BEARDED, {"hair"})[:, 4:7] - truth).max(axis=1) > 0.6).any()
 
 
 def test_the_bald_and_shaven_get_no_hair_color_by_jitter() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor
 from faceavatar.pack import EMBEDDED
 from faceavatar.request import DEFAULT_PROMPT
 from faceavatar_export.toon.text_encoder import BOS, CONTEXT, EOS, VOCABULARY, WINDOW, Reader, TextEncoder
-from faceavatar_export.toon.train_text import CLASSES, make_batch, tokenize
+from faceavatar_export.toon.train_text import CLASSES, Pool, start_warm, tokenize
 
 VOCABULARY_TEXT = "a smiling man woman with blue background vector cartoon, red t-shirt"
 TEXTS = ["a smiling man", "vector cartoon, a woman with a red t-shirt, blue background", ""]
@@ -104,8 +106,25 @@ def test_word_order_and_words_matter(encoder: TextEncoder, tokenizer: Tokenizer)
 def test_the_reader_has_a_class_for_everything_and_one_for_not_said(
     encoder: TextEncoder, tokenizer: Tokenizer
 ) -> None:
-    ids, classes = make_batch(tokenizer, np.random.default_rng(0), 6)
-    assert ids.shape == (6, WINDOW)
+    ids, classes = Pool(tokenizer, np.random.default_rng(0), 6).batch(np.random.default_rng(0), 6, WINDOW)
+    assert ids.shape[0] == 6
+    assert ids.shape[1] <= WINDOW + 2
     assert classes.shape == (6, len(CLASSES))
     logits = Reader(CLASSES)(encoder(ids))
     assert [tuple(x.shape) for x in logits] == [(6, n) for n in CLASSES.values()]
+
+
+def test_a_warm_start_keeps_what_both_know_and_leaves_new_tokens_fresh(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    old_known, new_known = torch.zeros(2, VOCABULARY, dtype=torch.int64)
+    old_known[torch.tensor([5, 7, BOS, EOS])] = torch.arange(1, 5)
+    new_known[torch.tensor([5, 9, BOS, EOS])] = torch.arange(1, 5)
+    old, new = TextEncoder(old_known), TextEncoder(new_known)
+    fresh = new.token.weight[2].clone()
+    torch.save({"text": old.state_dict()}, tmp_path / "warm.pt")
+    start_warm(new, tmp_path / "warm.pt")
+    assert torch.equal(new.token.weight[1], old.token.weight[1])
+    assert torch.equal(new.token.weight[2], fresh)
+    ids = torch.full((1, WINDOW), EOS)
+    ids[0, :3] = torch.tensor([BOS, 5, 5])
+    torch.testing.assert_close(new(ids), old(ids))

@@ -196,17 +196,20 @@ def _join(subject: str, parts: list[str], rng: np.random.Generator) -> str:
     order = [parts[i] for i in rng.permutation(len(parts))]
     mode = rng.random()
     if mode < 0.35:
-        text = ", ".join([*order[:1], _article(subject), *order[1:]])
+        pieces = [*order[:1], _article(subject), *order[1:]]
     elif mode < 0.6:
-        text = ", ".join([subject, *order])
+        pieces = [subject, *order]
     elif mode < 0.75:
-        text = _article(subject) + " " + " ".join(order)
+        pieces = [_article(subject), *order]
     elif mode < 0.9:
-        text = ", ".join([*order, subject])
+        pieces = [*order, subject]
     else:
-        text = _pick(rng, w.OPENINGS) + ", ".join([_article(subject), *order])
-    if rng.random() < 0.15:
-        text = text.replace(", ", ". ") + "."
+        pieces = [_pick(rng, w.OPENINGS) + _article(subject), *order]
+    # Most people keep to one kind of joint; some mix them.
+    joint = _pick(rng, w.JOINTS) if rng.random() < 0.7 else None
+    text: str = pieces[0]
+    for piece in pieces[1:]:
+        text += (joint or _pick(rng, w.JOINTS)) + piece
     return text.upper() if rng.random() < 0.02 else text
 
 

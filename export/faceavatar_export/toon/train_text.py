@@ -110,7 +110,8 @@ def tell(rng: np.random.Generator, held_out: bool = False) -> tuple[captions.Cap
 def known_tokens(tokenizer: Tokenizer) -> Tensor:
     """(49408,) int64: a row for every token that 30,000 captions use, 0 for all others.
 
-    Captions kept for scores are not looked at: a token that only they use must say nothing, as a user's would.
+    Captions kept for scores are not looked at: a token that only they use must say nothing, as a user's
+    unknown words do.
     """
     rng = np.random.default_rng(7)
     used = {BOS, EOS}

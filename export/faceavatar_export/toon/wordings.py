@@ -71,7 +71,7 @@ PATTERN = {
     "plain": (
         "{c} background", "{c} plain background", "plain {c} background", "on a {c} background",
         "solid {c} background", "with a {c} background", "{c} backdrop", "background is {c}",
-        "against a {c} wall", "in front of a {c} background",
+        "against a {c} wall", "in front of a {c} background", "the background is {c}", "a {c} wall behind",
     ),
     "gradient": (
         "{c} to {d} gradient background", "gradient background from {c} to {d}",
@@ -111,8 +111,13 @@ OLD_WOMAN = ("grandmother", "grandma")
 PERSON = ("person", "person", "character", "someone", "face", "human")
 OLD = ("old ", "elderly ", "senior ", "aged ")
 YOUNG = ("young ", "young adult ")
-WEAR = ("wearing a {g}", "in a {g}", "{g}", "dressed in a {g}", "with a {g}", "wears a {g}")
-WEAR_PLURAL = ("wearing {g}", "in {g}", "{g}", "dressed in {g}", "with {g}", "wears {g}")
+WEAR = (
+    "wearing a {g}", "in a {g}", "{g}", "dressed in a {g}", "with a {g}", "wears a {g}",
+    "dressed up in a {g}", "who has a {g} on", "wearing the {g}",
+)  # fmt: skip
+WEAR_PLURAL = (
+    "wearing {g}", "in {g}", "{g}", "dressed in {g}", "with {g}", "wears {g}", "dressed up in {g}",
+)  # fmt: skip
 HAIR_LENGTH = {
     "bald": ("bald", "no hair", "a shaved head"),
     "short": ("short{k}{c} hair", "short{c}{k} hair", "cropped{k}{c} hair"),
@@ -136,16 +141,17 @@ NOISE = (
     "no background elements", "cute", "profile picture", "trending", "high def textures", "dating profile",
     "centered", "detailed face", "professional", "social media avatar",
 )  # fmt: skip
-OPENINGS = ("portrait of ", "avatar of ", "a picture of ")
+OPENINGS = ("portrait of ", "avatar of ", "a picture of ", "make me ", "please draw ", "image of ", "I want ")
+JOINTS = (", ", ", ", ", ", ". ", "; ", " and ", " - ", " ", " | ", " / ", ", with ", " that is ")
 
 # For scores alone: see captions._join_held_out.
 HELD_OUT_OPENINGS = (
     "a high quality picture: ", "a nice face for a social media profile: ", "detailed character, ",
     "a professional picture, looking at camera, ",
 )  # fmt: skip
-HELD_OUT_JOINS = (" and ", "; ", " - ")
-HELD_OUT_WEAR = ("who wears a {g}", "and a nice {g}", "dressed up in a {g}")
-HELD_OUT_WEAR_PLURAL = ("who wears {g}", "and nice {g}", "dressed up in {g}")
+HELD_OUT_JOINS = (" + ", ": ", ", also ")
+HELD_OUT_WEAR = ("who wears a {g}", "and a nice {g}", "dressed in the {g}")
+HELD_OUT_WEAR_PLURAL = ("who wears {g}", "and nice {g}", "dressed in the {g}")
 HELD_OUT_PATTERN = {
     "plain": ("the background is solid {c}", "in front of a plain {c} wall", "a backdrop in {c}"),
     "gradient": ("the background is a gradient in {c} to {d}", "fading background in {c} to {d}"),

@@ -35,6 +35,7 @@ from faceavatar_export.toon.text_encoder import BOS, EOS, VOCABULARY, WINDOW, Re
 from faceavatar_export.toon.training import RunLog, load_checkpoint, save_checkpoint, warm_cosine
 
 POOL = 40_000
+UNKNOWN = 0  # "!", which no caption holds
 LOG = ("step", "minutes", "loss", "worst_held_out", "mean_held_out")
 CLASSES = {  # one more class each: not said
     "style": len(STYLES) + 1,
@@ -143,9 +144,24 @@ class Pool:
         self.lengths = (self.ids != EOS).sum(1)
 
     def batch(self, rng: np.random.Generator, count: int, longest: int) -> tuple[Tensor, Tensor]:
-        """ids (count, up to longest + 2) and classes (count, 17) of captions of at most `longest` tokens."""
-        rows = torch.from_numpy(rng.choice(np.flatnonzero(self.lengths.numpy() <= longest), count))
-        return self.ids[rows, : int(self.lengths[rows].max()) + 2], self.classes[rows]
+        """ids (count, up to 77) and classes (count, 17) of captions of at most `longest` tokens.
+
+        Half of them with words strewn in that the encoder does not know: a person's own sentence has many.
+        """
+        rows = rng.choice(np.flatnonzero(self.lengths.numpy() <= longest), count)
+        ids = np.stack([strew(self.ids[i].numpy(), rng) if rng.random() < 0.5 else self.ids[i] for i in rows])
+        return torch.from_numpy(ids[:, : int((ids != EOS).sum(1).max()) + 2]), self.classes[rows]
+
+
+def strew(ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A window (77,) with up to ten unknown tokens between those it has, as far as there is room."""
+    said = ids[1 : int((ids != EOS).sum())]
+    room = WINDOW - 2 - len(said)
+    extra = int(min(room, rng.integers(1, 11)))
+    mixed = np.insert(said, rng.integers(0, len(said) + 1, extra), UNKNOWN)
+    out = np.full(WINDOW, EOS, np.int64)
+    out[0], out[1 : 1 + len(mixed)] = BOS, mixed
+    return out
 
 
 @torch.inference_mode()

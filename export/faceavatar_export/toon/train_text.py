@@ -157,7 +157,7 @@ def strew(ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A window (77,) with up to ten unknown tokens between those it has, as far as there is room."""
     said = ids[1 : int((ids != EOS).sum())]
     room = WINDOW - 2 - len(said)
-    extra = int(min(room, rng.integers(1, 11)))
+    extra = min(room, int(rng.integers(1, 11)))
     mixed = np.insert(said, rng.integers(0, len(said) + 1, extra), UNKNOWN)
     out = np.full(WINDOW, EOS, np.int64)
     out[0], out[1 : 1 + len(mixed)] = BOS, mixed

@@ -12,7 +12,7 @@ import torch
 from tiny_pack import CONTEXT, SCHEDULE, TOKENS, Recording
 
 from faceavatar.backends import open_session
-from faceavatar.denoise import Conditions, Denoised, Noise, denoise
+from faceavatar.denoise import Conditions, Denoised, Guidance, Noise, denoise
 from faceavatar.errors import NumericalError
 from faceavatar.schedulers import NoiseSchedule, make_scheduler
 from faceavatar.unet import UNet
@@ -48,7 +48,7 @@ def run(
 ) -> list[Denoised]:
     noise = Noise(seeds, SHAPE)
     scheduler = make_scheduler(name, schedule, steps)
-    return list(denoise(unet, scheduler, noise(), conditions, guidance, noise))
+    return list(denoise(unet, scheduler, noise(), conditions, Guidance(guidance), noise))
 
 
 def feeds(unet: UNet) -> list[dict[str, Any]]:
@@ -76,6 +76,25 @@ def test_guidance_of_1_runs_no_unconditional_half(unet: UNet, conditions: Condit
     assert [len(feed["sample"]) for feed in feeds(unet)] == [3] * 6
     both = run(unet, conditions, [1, 2, 3], guidance=1.000001)
     np.testing.assert_allclose(steps[-1].latents, both[-1].latents, atol=1e-3)
+
+
+def test_a_net_with_guidance_built_in_answers_every_scale_as_the_plain_net_does() -> None:
+    empty, negative, wanted = np.random.default_rng(1).normal(size=(3, 2, 4, 8, 8)).astype(np.float32)
+    learnt = 3.5
+    told_negative, told_wanted = (empty + np.float32(learnt) * (x - empty) for x in (negative, wanted))
+    for scale in (1.0, 2.0, 3.5, 9.0):
+        distilled, plain = Guidance(scale, learnt), Guidance(scale)
+        np.testing.assert_allclose(
+            distilled.combine([empty, told_wanted]), plain.combine([empty, wanted]), atol=2e-4
+        )
+        np.testing.assert_allclose(
+            distilled.combine([empty, told_negative, told_wanted]),
+            plain.combine([negative, wanted]),
+            atol=2e-4,
+        )
+    np.testing.assert_array_equal(Guidance(learnt, learnt).combine([told_wanted]), told_wanted)
+    with pytest.raises(ValueError, match="needs no_text"):
+        Guidance(2.0, learnt).combine([told_wanted])
 
 
 def test_guidance_without_its_unconditional_half_is_refused(unet: UNet, conditions: Conditions) -> None:
@@ -149,7 +168,9 @@ def test_timesteps_between_two_are_rounded_for_a_graph_that_takes_integers(
 
 def test_leaving_the_loop_stops_the_work(unet: UNet, conditions: Conditions) -> None:
     noise = Noise([1], SHAPE)
-    for step in denoise(unet, make_scheduler("ddim", ZERO_SNR, 50), noise(), conditions, 3.0, noise):
+    for step in denoise(
+        unet, make_scheduler("ddim", ZERO_SNR, 50), noise(), conditions, Guidance(3.0), noise
+    ):
         if step.index == 1:
             break
     assert len(feeds(unet)) == 2
@@ -159,4 +180,4 @@ def test_nan_is_refused_with_the_step_it_came_at(unet: UNet, conditions: Conditi
     noise = Noise([1], SHAPE)
     latents = np.full((1, *SHAPE), np.nan, np.float32)
     with pytest.raises(NumericalError, match="unet gave NaN or infinite values at step 0"):
-        next(denoise(unet, make_scheduler("ddim", ZERO_SNR, 4), latents, conditions, 3.0, noise))
+        next(denoise(unet, make_scheduler("ddim", ZERO_SNR, 4), latents, conditions, Guidance(3.0), noise))

@@ -160,6 +160,29 @@ def test_guidance_1_runs_no_unconditional_half(engine: AvatarEngine) -> None:
         assert [len(feed["sample"]) for feed in sessions["unet"].feeds] == [batch] * 4
 
 
+@pytest.fixture(scope="module")
+def distilled(tmp_path_factory: pytest.TempPathFactory) -> AvatarEngine:
+    folder = tiny_pack.build(tmp_path_factory.mktemp("distilled"))
+    tiny_pack.change_manifest(
+        folder, lambda m: m["defaults"].update(guidance_scale=3.0, built_in_guidance=3.0)
+    )
+    return AvatarEngine.load(folder, provider="cpu")
+
+
+def test_a_distilled_pack_runs_one_half_at_its_own_guidance_and_more_only_for_what_differs(
+    distilled: AvatarEngine,
+) -> None:
+    """The empty prompt's half beside a negative one's: guidance is measured from it."""
+    asked = {2: {}, 4: {"guidance_scale": 7.5}, 6: {"negative_prompt": "ugly"}}
+    pictures = []
+    for batch, change in asked.items():
+        with recorded(distilled) as sessions:
+            pictures.append(distilled.generate(ask(batch=2, **change)).images[0])
+        assert [len(feed["sample"]) for feed in sessions["unet"].feeds] == [batch] * 4
+    assert difference(pictures[0], pictures[1]) > 0
+    assert difference(pictures[0], pictures[2]) > 0
+
+
 def test_the_unconditional_half_is_the_projection_of_zeros(engine: AvatarEngine) -> None:
     with recorded(engine) as sessions:
         engine.generate(ask(batch=2))

@@ -23,7 +23,8 @@ class Conditions:
     """What steers the denoising of every picture of a batch.
 
     text (1, N, D) and face (1, M, D), float32; the unconditional ones of the same shapes may be None where
-    guidance is off. face_scale: strength of the face.
+    guidance is off. face_scale: strength of the face. empty_text: the empty prompt, for a net with guidance
+    built in and a negative prompt in no_text.
     """
 
     text: Floats
@@ -31,6 +32,38 @@ class Conditions:
     no_text: Floats | None
     no_face: Floats | None
     face_scale: float
+    empty_text: Floats | None = None
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance (Ho and Salimans 2022): u + scale * (c - u).
+
+    built_in: the scale w that a distilled net has learnt; it answers u + w * (c - u) where a plain net
+    (w = 1) answers c. Its differences from u over w are the plain net's, so `scale` means the same to both.
+    """
+
+    scale: float
+    built_in: float = 1.0
+
+    @property
+    def free(self) -> bool:
+        """Whether the conditional half alone gives it."""
+        return self.scale <= 1 if self.built_in == 1 else self.scale == self.built_in
+
+    def combine(self, predictions: Sequence[Floats]) -> Floats:
+        """One prediction of those for [empty,] negative and wanted; of the wanted one alone, itself."""
+        *others, wanted = predictions
+        if not others:
+            if not self.free:
+                raise ValueError(f"guidance_scale {self.scale} needs no_text and no_face")
+            return wanted
+        ratio = np.float32(self.scale / self.built_in)
+        if len(others) == 1:
+            return others[0] + ratio * (wanted - others[0])
+        empty, negative = others
+        away = (negative - empty) / np.float32(self.built_in)
+        return np.asarray(empty + away + ratio * (wanted - negative), np.float32)
 
 
 @dataclass(frozen=True)
@@ -69,40 +102,38 @@ def denoise(
     scheduler: Scheduler,
     latents: Floats,
     conditions: Conditions,
-    guidance_scale: float,
+    guidance: Guidance,
     noise: Noise,
 ) -> Iterator[Denoised]:
     """Denoise latents (B, C, h, w) of unit noise, step by step.
 
-    guidance_scale: 1 or less runs the conditional half alone; above, both halves run as one batch and
-    prediction = unconditional + guidance_scale * (conditional - unconditional) (Ho and Salimans 2022).
+    Without no_text in the conditions the conditional half runs alone; else all halves run as one batch.
     Raises NumericalError, with the step, for NaN or infinite predictions.
     """
-    guided = guidance_scale > 1
-    text, face = _batched(conditions, len(latents), guided)
+    text, face = _batched(conditions, len(latents))
+    halves = len(text) // len(latents)
     latents = latents * np.float32(scheduler.init_noise_sigma)
     total = len(scheduler.timesteps)
     for index, timestep in enumerate(scheduler.timesteps):
         before = scheduler.scale_model_input(latents, index)
-        batch = np.concatenate([before, before]) if guided else before
-        prediction = unet(batch, float(timestep), text, face, conditions.face_scale)
-        if guided:
-            without, wanted = np.split(prediction, 2)
-            prediction = without + np.float32(guidance_scale) * (wanted - without)
+        batch = np.concatenate([before] * halves)
+        predictions = unet(batch, float(timestep), text, face, conditions.face_scale)
+        prediction = guidance.combine(np.split(predictions, halves))
         if not np.isfinite(prediction).all():
             raise NumericalError("unet", index)
         latents = scheduler.step(prediction, index, latents, noise)
         yield Denoised(index, total, float(timestep), latents, before, prediction)
 
 
-def _batched(conditions: Conditions, batch: int, guided: bool) -> tuple[Floats, Floats]:
-    """Text (B or 2B, N, D) and face (B or 2B, M, D), unconditional first."""
+def _batched(conditions: Conditions, batch: int) -> tuple[Floats, Floats]:
+    """Text and face of every half, (halves * B, N or M, D): the empty, the negative, the wanted one."""
     texts, faces = [conditions.text], [conditions.face]
-    if guided:
-        if conditions.no_text is None or conditions.no_face is None:
-            raise ValueError("guidance_scale above 1 needs no_text and no_face")
-        texts.insert(0, conditions.no_text)
-        faces.insert(0, conditions.no_face)
+    for text in (conditions.no_text, conditions.empty_text):
+        if text is not None:
+            if conditions.no_face is None:
+                raise ValueError("no_text needs no_face beside it")
+            texts.insert(0, text)
+            faces.insert(0, conditions.no_face)
     return (
         np.concatenate([np.repeat(text, batch, axis=0) for text in texts]),
         np.concatenate([np.repeat(face, batch, axis=0) for face in faces]),

@@ -126,7 +126,7 @@ class AvatarEngine:
         noise = Noise(plan.seeds, plan.latent_shape)
         drawn = noise()  # drawn even when not used, so that later draws stay the same
         start = drawn if plan.latents is None else plan.latents
-        steps = denoise(self.unet, plan.scheduler, start, conditions, plan.guidance_scale, noise)
+        steps = denoise(self.unet, plan.scheduler, start, conditions, plan.guidance, noise)
         for step in clock.each("denoise", steps):
             done, preview, result = step.index + 1, None, None
             if done == step.total:
@@ -157,14 +157,17 @@ class AvatarEngine:
             return Look(info, self.embedder.embed(crop))
 
     def _conditions(self, plan: Plan, look: Look, clock: Stopwatch) -> Conditions:
-        request, guided = plan.request, plan.guidance_scale > 1
+        request, guided = plan.request, plan.guided
         with clock.measure("text"):
             prompts = [request.text(), request.negative_prompt] if guided else [request.text()]
-            text, *no_text = self.text.encode(*prompts)
+            if guided and plan.built_in_guidance > 1 and request.negative_prompt.strip():
+                prompts.append("")
+            text, *others = self.text.encode(*prompts)
+            no_text, empty_text = (*others, None, None)[:2]
         with clock.measure("embed"):
             face = self.adapter.tokens(look.embeds)
             no_face = self.adapter.no_face() if guided else None
-        return Conditions(text, face, no_text[0] if guided else None, no_face, plan.face_scale)
+        return Conditions(text, face, no_text, no_face, plan.face_scale, empty_text)
 
     def _foresee(self, step: Denoised) -> Floats:
         """The clean latents that the net predicts at this step."""

@@ -121,6 +121,8 @@ class Matting(Part):
 class Defaults(Part):
     num_inference_steps: Annotated[int, Field(ge=1, le=50)]
     guidance_scale: Annotated[float, Field(ge=1, le=30)]
+    # The guidance that a distilled UNet has learnt: at this very scale the conditional half is enough.
+    built_in_guidance: Annotated[float, Field(ge=1, le=30)] = 1.0
     scheduler: SchedulerName
     face_scale: Annotated[float, Field(ge=0, le=1.5)] = 1.0
 

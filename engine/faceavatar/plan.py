@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from faceavatar.denoise import Guidance
 from faceavatar.errors import InvalidRequest, MissingGraph
 from faceavatar.manifest import Manifest
 from faceavatar.request import AvatarRequest
@@ -34,8 +35,20 @@ class Plan:
     latent_shape: tuple[int, int, int]
     scheduler: Scheduler
     guidance_scale: float
+    built_in_guidance: float
     face_scale: float
     latents: NDArray[np.float32] | None
+
+    @property
+    def guidance(self) -> Guidance:
+        """How the halves are combined."""
+        return Guidance(self.guidance_scale, self.built_in_guidance)
+
+    @property
+    def guided(self) -> bool:
+        """Whether an unconditional half must run; a distilled net has none to put a negative prompt in."""
+        said = self.built_in_guidance > 1 and bool(self.request.negative_prompt.strip())
+        return said or not self.guidance.free
 
 
 def make_plan(
@@ -69,6 +82,7 @@ def make_plan(
         latent_shape=shape,
         scheduler=make_scheduler(scheduler, schedule, steps),
         guidance_scale=guidance_scale,
+        built_in_guidance=defaults.built_in_guidance,
         face_scale=face_scale,
         latents=None if latents is None else _checked(latents, (request.batch, *shape)),
     )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from faceavatar_export import graphs
 from faceavatar_export.pack_writer import Provenance, write_manifest
 from faceavatar_export.toon.autoencoder import LATENT_CHANNELS, Autoencoder
+from faceavatar_export.toon.distill import BUILT_IN_GUIDANCE, SEGMENTS
 from faceavatar_export.toon.identity import EMBEDDING_SIZE
 from faceavatar_export.toon.matting_net import SIZE as MATTING_SIZE
 from faceavatar_export.toon.matting_net import MattingNet
@@ -26,14 +27,15 @@ from faceavatar_export.toon.train_unet import Model
 from faceavatar_export.toon.training import Average, load_checkpoint
 from faceavatar_export.verify import relative_error
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
+DESCRIPTION = "Small model trained on drawn avatars: vector, storybook, ink, pixel, voxel and line art"
 TOLERANCE = 1e-4
 INT8_TOLERANCE = 0.03
 DRAWN = Provenance(
     "CC-BY-4.0",
     "Trained on drawings made with DiceBear (MIT) from Avataaars by Pablo Stanley (free for personal and "
-    "commercial use), ToonHead by Johan Melin (CC BY 4.0), Open Peeps by Pablo Stanley (CC0 1.0) and Pixel "
-    "Art by DiceBear (CC0 1.0)",
+    "commercial use), ToonHead by Johan Melin (CC BY 4.0), Open Peeps by Pablo Stanley (CC0 1.0), Pixel Art "
+    "and Voxel Art by DiceBear (CC0 1.0) and Lorelei by Lisa Wischofsky (CC0 1.0)",
 )
 TRAINED = Provenance("Apache-2.0", "Trained by the faceavatar project")
 FACE = Provenance(
@@ -81,10 +83,18 @@ def export_text(run: Path, out: Path) -> float:
     return _small(encoder, path, inputs)
 
 
+def distilled(run: Path) -> bool:
+    """Whether a run has a few-step UNet; it goes before the one that it learnt from."""
+    return (run / "fewstep.pt").exists()
+
+
 def export_unet(run: Path, out: Path) -> float:
     """unet.onnx and face_projection.onnx, from the averaged weights."""
     average = Average(Model())
-    _restore(run / "unet.pt", "train_unet", average=average)
+    if distilled(run):
+        _restore(run / "fewstep.pt", "distill", average=average)
+    else:
+        _restore(run / "unet.pt", "train_unet", average=average)
     model = average.module
     generator = torch.Generator().manual_seed(0)
     embeds = torch.randn(3, EMBEDDING_SIZE, generator=generator)
@@ -143,6 +153,71 @@ def export_matting(run: Path, out: Path) -> float:
     return _check(net, path, inputs, TOLERANCE)
 
 
+PRECISION = {  # of each graph; what is small stays as it is
+    "text_encoder": "fp32, weights stored as int8",
+    "face_encoder": "fp32",
+    "face_projection": "fp32",
+    "unet": "fp32, weights stored as int8",
+    "vae_decoder": "fp32, weights stored as int8",
+    "matting": "fp32",
+}
+ORIGINS = {
+    "text_encoder.onnx": TRAINED,
+    "face_encoder.onnx": FACE,
+    "face_projection.onnx": DRAWN,
+    "unet.onnx": DRAWN,
+    "vae_decoder.onnx": DRAWN,
+    "matting.onnx": DRAWN,
+    "tokenizer.json": CLIP_BPE,
+    "face_detection_yunet.onnx": YUNET,
+}
+
+
+def describe(run: Path, errors: Mapping[str, float]) -> dict[str, object]:
+    """The parts of the manifest beside files and graphs; `errors` are the graphs' against torch."""
+    few = {"num_inference_steps": SEGMENTS, "scheduler": "ddim", "built_in_guidance": BUILT_IN_GUIDANCE}
+    many = {"num_inference_steps": 20, "scheduler": "dpmpp_2m"}
+    halves = {"mean": [127.5] * 3, "std": [127.5] * 3}
+    return {
+        "text": {
+            "tokenizer": "tokenizer.json",
+            "max_length": WINDOW,
+            "bos_token_id": 49406,
+            "eos_token_id": 49407,
+            "pad_token_id": 49407,
+        },
+        "scheduler": {"name": "ddim", "steps_offset": 0, "set_alpha_to_one": True, **SCHEDULE},
+        "latents": {
+            "channels": LATENT_CHANNELS,
+            "downsample": 64,
+            "scaling_factor": 1.0,
+            "shift_factor": 0.0,
+        },
+        "sizes": {"native": [[512, 512]], "multiple_of": 64, "policy": "extend"},
+        "face": {
+            "detector": {"kind": "yunet", "file": "face_detection_yunet.onnx"},
+            "alignment": {"kind": "head", "size": 128},
+            "encoder": {**halves, "color": "RGB"},
+            "adapter": {
+                "kind": "faceid",
+                "tokens": FACE_TOKENS,
+                "embedding_size": EMBEDDING_SIZE,
+                "normalize": False,
+            },
+        },
+        "matting": {"size": [MATTING_SIZE, MATTING_SIZE], **halves, "alpha": "alpha"},
+        "defaults": {
+            "guidance_scale": BUILT_IN_GUIDANCE,
+            "face_scale": 1.0,
+            **(few if distilled(run) else many),
+        },
+        "parity": {
+            "reference": "torch, float32",
+            "relative_error": {k: float(f"{v:.3g}") for k, v in errors.items()},
+        },
+    }
+
+
 def export_pack(run: Path, out: Path) -> None:
     """The whole pack; raises ValueError where a graph strays from its torch module."""
     out.mkdir(parents=True, exist_ok=True)
@@ -154,78 +229,9 @@ def export_pack(run: Path, out: Path) -> None:
         "matting": export_matting(run, out),
     }
     shutil.copyfile(run / "face_encoder.onnx", out / "face_encoder.onnx")
-    small = "fp32, weights stored as int8"
-    write_manifest(
-        out,
-        {
-            "name": "toon",
-            "version": VERSION,
-            "family": "toon",
-            "description": "Small model trained on drawn avatars: vector, storybook, comic ink and pixel art",
-        },
-        {
-            "text_encoder": ("text_encoder.onnx", small),
-            "face_encoder": ("face_encoder.onnx", "fp32"),
-            "face_projection": ("face_projection.onnx", "fp32"),
-            "unet": ("unet.onnx", small),
-            "vae_decoder": ("vae_decoder.onnx", small),
-            "matting": ("matting.onnx", "fp32"),
-        },
-        {
-            "text_encoder.onnx": TRAINED,
-            "face_encoder.onnx": FACE,
-            "face_projection.onnx": DRAWN,
-            "unet.onnx": DRAWN,
-            "vae_decoder.onnx": DRAWN,
-            "matting.onnx": DRAWN,
-            "tokenizer.json": CLIP_BPE,
-            "face_detection_yunet.onnx": YUNET,
-        },
-        {
-            "text": {
-                "tokenizer": "tokenizer.json",
-                "max_length": WINDOW,
-                "bos_token_id": 49406,
-                "eos_token_id": 49407,
-                "pad_token_id": 49407,
-            },
-            "scheduler": {"name": "ddim", "steps_offset": 0, "set_alpha_to_one": True, **SCHEDULE},
-            "latents": {
-                "channels": LATENT_CHANNELS,
-                "downsample": 64,
-                "scaling_factor": 1.0,
-                "shift_factor": 0.0,
-            },
-            "sizes": {"native": [[512, 512]], "multiple_of": 64, "policy": "extend"},
-            "face": {
-                "detector": {"kind": "yunet", "file": "face_detection_yunet.onnx"},
-                "alignment": {"kind": "head", "size": 128},
-                "encoder": {"mean": [127.5] * 3, "std": [127.5] * 3, "color": "RGB"},
-                "adapter": {
-                    "kind": "faceid",
-                    "tokens": FACE_TOKENS,
-                    "embedding_size": EMBEDDING_SIZE,
-                    "normalize": False,
-                },
-            },
-            "matting": {
-                "size": [MATTING_SIZE, MATTING_SIZE],
-                "mean": [127.5] * 3,
-                "std": [127.5] * 3,
-                "alpha": "alpha",
-            },
-            "defaults": {
-                "num_inference_steps": 20,
-                "guidance_scale": 3.5,
-                "scheduler": "dpmpp_2m",
-                "face_scale": 1.0,
-            },
-            "parity": {
-                "reference": "torch, float32",
-                "relative_error": {k: float(f"{v:.3g}") for k, v in errors.items()},
-            },
-        },
-    )
+    head = {"name": "toon", "version": VERSION, "family": "toon", "description": DESCRIPTION}
+    graphs_of = {role: (f"{role}.onnx", precision) for role, precision in PRECISION.items()}
+    write_manifest(out, head, graphs_of, ORIGINS, describe(run, errors))
 
 
 def main() -> None:

@@ -1,8 +1,7 @@
-"""Scores a pack with the engine itself: are prompts obeyed, and do avatars keep the looks of the photo?
+"""Scores a pack with the engine itself: are prompts obeyed, is the person kept, are the pictures good?
 
 `python -m faceavatar_export.toon.score PACK CLASSIFIER.onnx PHOTO... --out FOLDER` writes scores.json,
-scores.md and sheets. The classifier was trained on drawings alone (classifier.py); plain backgrounds and skin
-are measured in pixels.
+scores.md and sheets of what was judged. `--quick` asks a quarter of the questions and leaves the curves out.
 """
 
 from __future__ import annotations
@@ -11,216 +10,181 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, TypedDict
 
 import numpy as np
-import onnxruntime as ort
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from faceavatar import AvatarEngine, AvatarRequest
-from faceavatar_export.toon import colors
-from faceavatar_export.toon.identity import read
+from faceavatar import AvatarEngine
+from faceavatar.image import load_image
+from faceavatar_export.toon.scores.judge import Judge, Picture
+from faceavatar_export.toon.scores.likeness import (
+    Kept,
+    PhotoScore,
+    consistency,
+    drawn_references,
+    photo_score,
+)
+from faceavatar_export.toon.scores.obedience import Obedience, obedience
+from faceavatar_export.toon.scores.quality import Quality, against, curves, quality
 
-SEEDS = 4
-CLASSIFIER_SIZE = 128
-BACKGROUND_DELTA = 12.0
-THUMB = 192
-LOOKS_PROMPT = "flat vector cartoon of a {w}, smiling, light blue background"
-
-
-class PromptScore(TypedDict):
-    """How many of `of` pictures obeyed a prompt."""
-
-    prompt: str
-    photo: str
-    obeyed: int
-    of: int
-
-
-class PhotoScore(TypedDict):
-    """What was seen in most avatars of a photo; skin_ciede2000 is against the skin that the encoder read."""
-
-    photo: str
-    skin_ciede2000: float
-    gender: str
-    hair_length: str
-    hair_color: str
-    beard: str
-    glasses: str
-    background: str
+TILE = 160
+MATTERS = ("female", "hair_length", "hair_color", "beard", "glasses", "old")
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """A prompt and what must be seen: attribute -> the names that count as obeyed."""
+class Threshold:
+    """What a score is held against; `most` for those that must stay below."""
 
-    prompt: str
-    expected: dict[str, tuple[str, ...]]
+    name: str
+    bound: float
+    most: bool = False
+
+    def met(self, value: float) -> bool:
+        """Whether the value is on the right side."""
+        return value <= self.bound if self.most else value >= self.bound
 
 
-WISHES = (
-    Wish("vector cartoon of a {w}, smiling, blue background", {"background": ("blue",)}),
-    Wish("portrait of a {w}, plain yellow background, flat vector cartoon", {"background": ("yellow",)}),
-    Wish("a {w} on a white background, storybook illustration", {"background": ("white",)}),
-    Wish("vector cartoon avatar, {w}, solid green background, happy", {"background": ("green",)}),
-    Wish("laughing {w}, vector cartoon, orange background", {"expression": ("laugh",)}),
-    Wish("a sad {w}, vector cartoon, gray background", {"expression": ("sad",)}),
-    Wish("surprised {w}, storybook illustration, pink background", {"expression": ("surprised",)}),
-    Wish("angry {w}, flat vector cartoon, red background", {"expression": ("angry",)}),
-    Wish("{w} wearing a red t-shirt, vector cartoon, white background", {"garment_color": ("red",)}),
-    Wish(
-        "{w} in a green hoodie, vector cartoon, smiling",
-        {"garment_color": ("green",), "garment": ("hoodie",)},
-    ),
-    Wish(
-        "{w} wearing a navy blue jacket, vector cartoon",
-        {"garment_color": ("navy blue",), "garment": ("jacket",)},
-    ),
-    Wish(
-        "smiling {w} in a yellow t-shirt, storybook toon, light blue background",
-        {"garment_color": ("yellow",)},
-    ),
-    Wish("pixel art portrait of a {w}, purple background", {"style": ("pixel",)}),
-    Wish("comic ink drawing of a {w}, smiling, white background", {"style": ("ink",)}),
-    Wish("storybook illustration of a {w}, smiling, teal background", {"style": ("storybook",)}),
-    Wish("flat vector cartoon of a {w}, smiling, black background", {"style": ("vector",)}),
+THRESHOLDS = (
+    Threshold("obedience", 0.95),
+    Threshold("worst attribute", 0.85),
+    Threshold("drawn gender kept", 0.95),
+    Threshold("drawn glasses kept", 0.95),
+    Threshold("drawn beard kept", 0.95),
+    Threshold("drawn hair length kept", 0.95),
+    Threshold("photos: worst skin, CIEDE2000", 12.0, most=True),
+    Threshold("photos: worst hair, CIEDE2000", 18.0, most=True),
+    Threshold("broken pictures", 0.02, most=True),
 )
 
 
-class OnnxClassifier:
-    """The classifier as a graph: pictures in, the name seen for each attribute out."""
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """All that is measured of a pack."""
 
-    def __init__(self, path: Path) -> None:
-        self._session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        meta = self._session.get_modelmeta().custom_metadata_map
-        self.names: dict[str, list[str]] = json.loads(meta["names"])
+    obeyed: Obedience
+    kept: Kept
+    photos: list[PhotoScore]
+    alike: float
+    quality: Quality
+    curves: dict[str, float]
+    providers: dict[str, tuple[float, float]]
 
-    def __call__(self, pictures: Sequence[np.ndarray]) -> dict[str, list[str]]:
-        """uint8 (H, W, 3) pictures -> attribute -> name seen in each."""
-        shape = (CLASSIFIER_SIZE, CLASSIFIER_SIZE)
-        small = np.stack(
-            [np.asarray(Image.fromarray(p).resize(shape, Image.Resampling.BOX)) for p in pictures]
-        )
-        image = small.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
-        logits = self._session.run(list(self.names), {"image": image})
+    def held(self) -> dict[str, float]:
+        """The value of each threshold."""
+        share = {key: kept / max(1, of) for key, (kept, _, of) in self.kept.counts.items()}
+        hair = [p.hair_ciede2000 for p in self.photos if p.hair_ciede2000 is not None]
         return {
-            key: [self.names[key][i] for i in x.argmax(1)] for key, x in zip(self.names, logits, strict=True)
+            "obedience": self.obeyed.share,
+            "worst attribute": min(self.obeyed.shares().values()),
+            "drawn gender kept": share["female"],
+            "drawn glasses kept": share["glasses"],
+            "drawn beard kept": share["beard"],
+            "drawn hair length kept": share["hair_length"],
+            "photos: worst skin, CIEDE2000": max(p.skin_ciede2000 for p in self.photos),
+            "photos: worst hair, CIEDE2000": max(hair, default=0.0),
+            "broken pictures": self.quality.broken,
         }
 
 
-def background_of(picture: np.ndarray) -> np.ndarray:
-    """Median L*a*b* of the two upper corners."""
-    h, w = picture.shape[0] // 12, picture.shape[1] // 12
-    corners = np.concatenate([picture[:h, :w].reshape(-1, 3), picture[:h, -w:].reshape(-1, 3)])
-    return np.asarray(colors.rgb_to_lab(np.median(corners, axis=0)))
-
-
-def cheeks_of(picture: np.ndarray) -> np.ndarray:
-    """Median L*a*b* of both cheeks of an avatar in the vector style, bust framing (art of 280 units)."""
-    unit = picture.shape[0] / 280
-    patches = [
-        picture[int(127 * unit) : int(137 * unit), int(x * unit) : int((x + 10) * unit)] for x in (100, 170)
-    ]
-    return np.asarray(
-        colors.rgb_to_lab(np.median(np.concatenate([p.reshape(-1, 3) for p in patches]), axis=0))
+def measure(pack: str, judge: Judge, photos: Sequence[Path], quick: bool) -> Scores:
+    """Asks everything of a pack on the CPU provider."""
+    engine = AvatarEngine.load(pack, provider="cpu")
+    size = 1 if quick else 4
+    obeyed = obedience(engine, judge, 50 * size)
+    providers: dict[str, tuple[float, float]] = {}
+    if not quick and find_spec("openvino"):
+        providers["openvino"] = against(engine, AvatarEngine.load(pack, provider="openvino"), judge, 24)
+    return Scores(
+        obeyed,
+        drawn_references(engine, judge, 30 * size),
+        [photo_score(engine, judge, photo) for photo in photos],
+        consistency(engine, judge, 3 * size),
+        quality(judge, obeyed.pictures),
+        {} if quick else curves(engine, judge, 40),
+        providers,
     )
 
 
-def obeyed(wish: Wish, seen: dict[str, str], picture: np.ndarray) -> bool:
-    """Whether all that the wish expects is seen; a background counts by its measured colour."""
-    for key, names in wish.expected.items():
-        if key == "background":
-            target = colors.rgb_to_lab(colors.hex_to_rgb(colors.BACKGROUND_COLORS[names[0]]))
-            near = colors.ciede2000(background_of(picture), target) < BACKGROUND_DELTA
-            if not near:
-                return False
-        elif seen[key] not in names:
-            return False
-    return True
-
-
-def score_prompts(
-    engine: AvatarEngine,
-    classifier: OnnxClassifier,
-    photos: Sequence[Path],
-    out: Path,
-    seed: int = 100,
-    guidance: float | None = None,
-) -> list[PromptScore]:
-    """Every wish with SEEDS seeds from `seed`, on the photos in turn; writes a sheet."""
-    rows: list[PromptScore] = []
-    sheet = []
-    for i, wish in enumerate(WISHES):
-        photo = photos[i % len(photos)]
-        word = "woman" if read(_embedding(engine, photo)).female else "man"
-        prompt = wish.prompt.format(w=word)
-        request = AvatarRequest(image=photo, prompt=prompt, batch=SEEDS, seed=seed, guidance_scale=guidance)
-        result = engine.generate(request)
-        seen = classifier(result.images)
-        good = [obeyed(wish, {k: v[j] for k, v in seen.items()}, p) for j, p in enumerate(result.images)]
-        rows.append({"prompt": prompt, "photo": photo.name, "obeyed": sum(good), "of": SEEDS})
-        sheet.append(np.concatenate([_thumb(p) for p in result.images], axis=1))
-    half = len(sheet) // 2
-    columns = [np.concatenate(sheet[:half]), np.concatenate(sheet[half:])]
-    Image.fromarray(np.concatenate(columns, axis=1)).save(out / "prompts.png")
-    return rows
-
-
-def score_photos(
-    engine: AvatarEngine, classifier: OnnxClassifier, photos: Sequence[Path], out: Path
-) -> list[PhotoScore]:
-    """Skin under the default prompt, other looks on light blue, where black hair shows; writes a sheet."""
-    rows: list[PhotoScore] = []
-    sheet = []
-    for photo in photos:
-        identity = read(_embedding(engine, photo))
-        gender: Literal["woman", "man"] = "woman" if identity.female else "man"
-        default = engine.generate(AvatarRequest(image=photo, gender=gender, batch=SEEDS, seed=7)).images
-        prompt = LOOKS_PROMPT.format(w=gender)
-        plain = engine.generate(AvatarRequest(image=photo, prompt=prompt, batch=SEEDS, seed=7)).images
-        skin = colors.rgb_to_lab(colors.hex_to_rgb(identity.skin))
-        delta = [float(colors.ciede2000(cheeks_of(p), skin)) for p in default]
-        seen = classifier(plain)
-        rows.append(
+def to_json(scores: Scores) -> dict[str, object]:
+    """The numbers without the pictures."""
+    return {
+        "held": {key: round(value, 4) for key, value in scores.held().items()},
+        "obedience": {key: [a, b, c] for key, (a, b, c) in scores.obeyed.counts.items()},
+        "ceiling": round(scores.obeyed.ceiling, 4),
+        "drawn": {key: [a, b, c] for key, (a, b, c) in scores.kept.counts.items()},
+        "drawn_not_found": scores.kept.not_found,
+        "photos": [
             {
-                "photo": photo.name,
-                "skin_ciede2000": round(float(np.median(delta)), 1),
-                "gender": _majority(seen["female"]),
-                "hair_length": _majority(seen["hair_length"]),
-                "hair_color": _majority(seen["hair_color"]),
-                "beard": _majority(seen["beard"]),
-                "glasses": _majority(seen["glasses"]),
-                "background": _majority(classifier(default)["background"]),
+                "photo": p.photo,
+                "skin_ciede2000": round(p.skin_ciede2000, 1),
+                "hair_ciede2000": None if p.hair_ciede2000 is None else round(p.hair_ciede2000, 1),
+                **{key: p.seen[key] for key in MATTERS},
             }
-        )
-        source = np.asarray(Image.open(photo).convert("RGB").resize((THUMB, THUMB)))
-        tiles = [source, *(_thumb(p) for p in (*default[:3], *plain[:3]))]
-        sheet.append(np.concatenate(tiles, axis=1))
-    Image.fromarray(np.concatenate(sheet)).save(out / "photos.png")
-    return rows
+            for p in scores.photos
+        ],
+        "consistency": round(scores.alike, 4),
+        "frechet": round(scores.quality.frechet, 2),
+        "frechet_of_drawings": round(scores.quality.floor, 2),
+        "broken": round(scores.quality.broken, 4),
+        "broken_drawings": round(scores.quality.broken_drawings, 4),
+        "curves": {key: round(value, 4) for key, value in scores.curves.items()},
+        "providers": {key: [round(a, 1), round(b, 4)] for key, (a, b) in scores.providers.items()},
+    }
 
 
-def _embedding(engine: AvatarEngine, photo: Path) -> np.ndarray:
-    return np.asarray(engine.look(photo).embeds[0])
-
-
-def _majority(names: list[str]) -> str:
-    return max(set(names), key=names.count)
-
-
-def _thumb(picture: np.ndarray) -> np.ndarray:
-    return np.asarray(Image.fromarray(picture).resize((THUMB, THUMB), Image.Resampling.LANCZOS))
-
-
-def to_markdown(prompts: Sequence[PromptScore], photos: Sequence[PhotoScore]) -> str:
-    """Both tables, as docs/toon-pack.md shows them."""
-    lines = ["| prompt | photo | obeyed |", "|---|---|---|"]
-    lines += [f"| {r['prompt']} | {r['photo']} | {r['obeyed']}/{r['of']} |" for r in prompts]
-    keys = list(photos[0])
-    lines += ["", "| " + " | ".join(keys) + " |", "|" + "---|" * len(keys)]
-    lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in photos]
+def to_markdown(scores: Scores) -> str:
+    """The tables of docs/toon-pack.md."""
+    held = scores.held()
+    lines = ["| score | wanted | measured | |", "|---|---|---|---|"]
+    for t in THRESHOLDS:
+        sign, mark = ("<=" if t.most else ">="), ("met" if t.met(held[t.name]) else "missed")
+        lines.append(f"| {t.name} | {sign} {t.bound:g} | {held[t.name]:.3g} | {mark} |")
+    lines += ["", "| attribute | obeyed | drawings of the same scenes | named |", "|---|---|---|---|"]
+    for key, (a, b, c) in scores.obeyed.counts.items():
+        lines.append(f"| {key.replace('_', ' ')} | {a / b:.0%} | {c / b:.0%} | {b} |")
+    total = sum(n for _, n, _ in scores.obeyed.counts.values())
+    lines.append(f"| **all** | **{scores.obeyed.share:.1%}** | {scores.obeyed.ceiling:.1%} | {total} |")
+    lines += [
+        "",
+        "| of drawn references | kept in the avatar | read by the encoder | of |",
+        "|---|---|---|---|",
+    ]
+    for key, (a, b, c) in scores.kept.counts.items():
+        lines.append(f"| {key.replace('_', ' ')} | {a / max(1, c):.0%} | {b / max(1, c):.0%} | {c} |")
+    keys = ("photo", "skin", "hair", *MATTERS)
+    lines += ["", "| " + " | ".join(k.replace("_", " ") for k in keys) + " |", "|" + "---|" * len(keys)]
+    for p in scores.photos:
+        hair = "-" if p.hair_ciede2000 is None else f"{p.hair_ciede2000:.1f}"
+        cells = [p.photo, f"{p.skin_ciede2000:.1f}", hair, *(p.seen[key] for key in MATTERS)]
+        lines.append("| " + " | ".join(cells) + " |")
+    if scores.curves:
+        lines += ["", "| " + " | ".join(scores.curves) + " |", "|" + "---|" * len(scores.curves)]
+        lines.append("| " + " | ".join(f"{v:.0%}" for v in scores.curves.values()) + " |")
     return "\n".join(lines) + "\n"
+
+
+def sheet(pictures: Sequence[Picture], texts: Sequence[str], columns: int) -> Image.Image:
+    """Tiles with the beginning of their prompts under them."""
+    rows = -(-len(pictures) // columns)
+    out = Image.new("RGB", (columns * TILE, rows * (TILE + 12)), "white")
+    pen = ImageDraw.Draw(out)
+    for i, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
+        x, y = i % columns * TILE, i // columns * (TILE + 12)
+        out.paste(Image.fromarray(picture).resize((TILE, TILE), Image.Resampling.LANCZOS), (x, y))
+        pen.text((x + 1, y + TILE), text[: TILE // 6], fill="black")
+    return out
+
+
+def write_sheets(scores: Scores, photos: Sequence[Path], out: Path) -> None:
+    """prompts.png and photos.png"""
+    sheet(scores.obeyed.pictures, scores.obeyed.prompts, 10).save(out / "prompts.png")
+    tiles, texts = [], []
+    for photo, score in zip(photos, scores.photos, strict=True):
+        tiles += [load_image(photo), *score.pictures]
+        texts += [photo.name, "default prompt", "default prompt", "light blue", "light blue"]
+    sheet([np.asarray(t) for t in tiles], texts, 5).save(out / "photos.png")
 
 
 def main() -> None:
@@ -232,18 +196,14 @@ def main() -> None:
     parser.add_argument("classifier", type=Path)
     parser.add_argument("photos", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, default=Path("scores"))
-    parser.add_argument("--seed", type=int, default=100)
-    parser.add_argument("--guidance", type=float)
+    parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    engine, classifier = AvatarEngine.load(args.pack, provider="cpu"), OnnxClassifier(args.classifier)
-    prompts = score_prompts(engine, classifier, args.photos, args.out, args.seed, args.guidance)
-    photos = score_photos(engine, classifier, args.photos, args.out)
-    total = sum(row["obeyed"] for row in prompts) / sum(row["of"] for row in prompts)
-    report = {"obedience": round(total, 3), "prompts": prompts, "photos": photos}
-    (args.out / "scores.json").write_text(json.dumps(report, indent=1) + "\n")
-    (args.out / "scores.md").write_text(to_markdown(prompts, photos))
-    print(json.dumps({"obedience": report["obedience"], "photos": photos}, indent=1))
+    scores = measure(args.pack, Judge(args.classifier), args.photos, args.quick)
+    (args.out / "scores.json").write_text(json.dumps(to_json(scores), indent=1) + "\n")
+    (args.out / "scores.md").write_text(to_markdown(scores))
+    write_sheets(scores, args.photos, args.out)
+    print(to_markdown(scores))
 
 
 if __name__ == "__main__":

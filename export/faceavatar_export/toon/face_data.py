@@ -27,6 +27,7 @@ from faceavatar_export.toon.identity import (
 )
 
 PHOTO, DRAWN, DRAWN_UNCLEAR = 0, 1, 2
+STYLES = ("vector", "storybook", "ink", "line")  # in which the pack's detector finds faces
 SIZE, MASK_SIZE = 128, 64
 Bytes = NDArray[np.uint8]
 
@@ -41,7 +42,7 @@ def _labels(rgba: Bytes, identity: Identity, scene: Scene) -> tuple[Bytes, bool]
         near = np.abs(rgba[..., :3].astype(np.float64) - rgb).sum(-1) < 24
         masks[..., k] = np.where(near & (rgba[..., 3] > 240), 255, 0)
     apart = min(np.abs(a - b).sum() for a, b in ((hair, skin), (hair, cloth), (skin, cloth)))
-    return masks, bool(apart > 70 and scene.style != "pixel")
+    return masks, bool(apart > 70)
 
 
 def drawn(identity: Identity, scene: Scene, rng: np.random.Generator | None) -> tuple[Bytes, Bytes, int]:
@@ -98,9 +99,9 @@ def example(seed: int, index: int, drawn_share: float) -> tuple[Identity, Bytes,
     rng = np.random.default_rng((seed, index))
     if rng.random() < drawn_share:
         identity = sample_person(rng) if rng.random() < 0.5 else sample_identity(rng)
-        scene = sample_scene(rng)
-        if rng.random() < 0.2:
-            scene = replace(scene, style=str(rng.choice(("ink", "pixel"))))
+        scene = sample_scene(rng, str(rng.choice(STYLES)))
+        if scene.framing == "half-body":  # no more than a bust, seen from further away
+            scene = replace(scene, framing="bust")
         return identity, *drawn(identity, scene, rng)
     identity = sample_person(rng)
     return identity, *photo(identity, rng)

@@ -26,7 +26,7 @@ from faceavatar_export.toon.identity import (
 )
 
 SIZE, SMALL = 128, 64
-SWITCHES = 11  # slots 7-17 of the embedding: four hair lengths, curly, bun, full beard, ... female
+SWITCHES = 12  # slots 7-18 of the embedding: four hair lengths, curly, bun, full beard, ... female, old
 # The switches' logits are steepened, so that a sure answer lies at -1 or 1 as in drawn identities.
 SHARPNESS = 3.0
 # Of the gender net's logit and of this network's own, for a photograph.
@@ -36,6 +36,7 @@ PHOTO_BIAS = 3.0
 # How much surer the net must be of a photograph, whose shadows it never saw, than of a drawing, to report
 # curly hair, a bun, a full beard, a moustache, glasses, sunglasses.
 PHOTO_CAUTION = (0.5, 0.5, 0.5, 0.5, 2.5, 1.0)
+PHOTO_AGE_CAUTION = 1.0  # the same for age: every shadow might be a fold
 OPSET = 18
 
 _RGB_TO_XYZ = (
@@ -198,7 +199,7 @@ class FaceEncoder(nn.Module):
         return at8, self.masks(up32)
 
     def read(self, face: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits (N, 12) of the switches and of "is a photograph", mask logits (N, 2, 64, 64), skin and hair.
+        """Logits (N, 13) of the switches and of "is a photograph", mask logits (N, 2, 64, 64), skin and hair.
 
         keep: (N, 2) factors of the two branches that see the picture itself: training leaves some out.
         """
@@ -224,7 +225,7 @@ class FaceEncoder(nn.Module):
         logits, masks, skin, hair = self.read(face)
         small = F.avg_pool2d(face, 2) * 0.5 + 0.5
         flat = flatness(small, torch.sigmoid(masks[:, 1:]) ** 2 * self.window)
-        photo = torch.sigmoid(2 * (logits[:, 11] + 6 * (0.5 - flat) + PHOTO_BIAS))
+        photo = torch.sigmoid(2 * (logits[:, 12] + 6 * (0.5 - flat) + PHOTO_BIAS))
         own = logits[:, 10]
         female = own * (1 - photo) + (GENDER_WEIGHT * self.gender(face) + OWN_GENDER_WEIGHT * own) * photo
         length = 2 * torch.softmax(logits[:, :4] * SHARPNESS, 1) - 1
@@ -233,15 +234,16 @@ class FaceEncoder(nn.Module):
         unlikely = torch.cat([torch.zeros_like(man), man, woman, woman, torch.zeros_like(seen[:, 4:])], 1)
         # No identity is a man with a bun or a bearded woman.
         switches = torch.tanh(torch.cat([seen - unlikely, female[:, None]], 1) * (SHARPNESS / 2))
+        old = torch.tanh((logits[:, 11] - PHOTO_AGE_CAUTION * photo) * (SHARPNESS / 2))[:, None]
         skin = (skin - skin.new_tensor(_SKIN_CENTER)) / skin.new_tensor(_SKIN_SCALE)
         hair = (hair - hair.new_tensor(_HAIR_CENTER)) / hair.new_tensor(_HAIR_SCALE)
         visible = torch.cat([-length[:, :1], switches[:, 2:4]], 1).amax(1, keepdim=True)
         hair = hair * torch.sigmoid(8 * visible)
         one, rest = (
             torch.ones_like(skin[:, :1]),
-            torch.zeros(1, EMBEDDING_SIZE - 18).expand(skin.shape[0], -1),
+            torch.zeros(1, EMBEDDING_SIZE - 19).expand(skin.shape[0], -1),
         )
-        return torch.cat([one, skin, hair, length, switches, rest.to(skin)], 1)
+        return torch.cat([one, skin, hair, length, switches, old, rest.to(skin)], 1)
 
 
 def export_face_encoder(checkpoint: Path, path: Path) -> None:

@@ -216,6 +216,25 @@ def _nose_and_mouth(c: Canvas, rng: np.random.Generator, person: Identity) -> No
     c.shade(_blob(64, 91, 4, 1.5), rng.uniform(0.75, 1))
 
 
+def _age(c: Canvas, rng: np.random.Generator, person: Identity) -> None:
+    """Folds beside nose and mouth, bags, crow's feet and lines on the forehead, each seen or not."""
+    if not person.old:
+        return
+    deep = rng.uniform(0.5, 0.85)
+    for (x, y), sign in zip(EYES, (-1, 1), strict=True):
+        fold = np.array([[64 + 5 * sign, 77], [64 + 9.5 * sign, 82], [64 + 10.5 * sign, 89]])
+        c.shade(line(fold, rng.uniform(0.6, 1.2)), deep)
+        if rng.random() < 0.8:
+            bag = np.array([[x - 4, y + 3.2], [x, y + 4.6], [x + 4, y + 3.2]])
+            c.shade(line(bag, rng.uniform(0.5, 1.0)), deep)
+        for dy in (-1.5, 0.0, 1.5) if rng.random() < 0.8 else ():
+            foot = np.array([[x + 5.5 * sign, y + 0.4 * dy], [x + 9.5 * sign, y + 1.6 * dy]])
+            c.shade(line(foot, 0.5), deep)
+    for k in range(int(rng.integers(0, 4))):
+        y = 55.5 - 3.2 * k
+        c.shade(line(np.array([[54, y + 1], [64, y], [74, y + 1]]), rng.uniform(0.5, 0.9)), deep)
+
+
 def _glasses(c: Canvas, rng: np.random.Generator, person: Identity, shape: Shape) -> None:
     if person.glasses == "none":
         return
@@ -283,6 +302,7 @@ def draw(person: Identity, rng: np.random.Generator) -> Canvas:
     _eyes(c, rng, person)
     c.paint(hair.beard, hair.color * hair.beard_tone, "hair" if person.beard != "none" else "skin")
     _nose_and_mouth(c, rng, person)
+    _age(c, rng, person)
     if person.beard != "none":
         c.paint(hair.moustache, hair.color * hair.beard_tone, "hair")
     c.shade(cv2.GaussianBlur(hair.front, (0, 0), 3) * (1 - hair.front), rng.uniform(0.7, 1))

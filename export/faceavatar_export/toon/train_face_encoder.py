@@ -170,11 +170,11 @@ def losses(model: FaceEncoder, b: Batch, g: torch.Generator) -> dict[str, Tensor
     keep = (torch.rand(len(b.face), 2, generator=g) > 0.12).float()
     logits, masks, skin, hair = model.read(b.face, keep)
     e = b.embedding
-    length, others = e[:, 7:11].argmax(1), (e[:, 11:18] > 0).float()
+    length, others = e[:, 7:11].argmax(1), (e[:, 11:19] > 0).float()
     # Hardly visible frames and thin beards must not teach that every shadow is one.
-    caution = torch.tensor([1, 1, 0.6, 0.8, 0.35, 0.8, 1])
+    caution = torch.tensor([1, 1, 0.6, 0.8, 0.35, 0.8, 1, 0.8])
     weight = torch.where((b.kind == PHOTO)[:, None] & (others > 0), caution, 1.0)
-    seen = F.binary_cross_entropy_with_logits(logits[:, 4:11], others, weight=weight, reduction="none").sum(1)
+    seen = F.binary_cross_entropy_with_logits(logits[:, 4:12], others, weight=weight, reduction="none").sum(1)
     seen = seen + 1.5 * F.cross_entropy(logits[:, :4], length, reduction="none")
     trusted = (b.kind <= DRAWN).float()
     mask = F.binary_cross_entropy_with_logits(masks, b.masks, reduction="none").mean((1, 2, 3))
@@ -188,7 +188,7 @@ def losses(model: FaceEncoder, b: Batch, g: torch.Generator) -> dict[str, Tensor
         "masks": (mask * trusted).sum() / trusted.sum().clamp(min=1),
         "skin": F.smooth_l1_loss(skin / 10, real_skin / 10),
         "hair": (F.smooth_l1_loss(hair / 10, real_hair / 10, reduction="none").mean(1) * has_hair).mean(),
-        "kind": F.binary_cross_entropy_with_logits(logits[:, 11], photo[:, 0].float()),
+        "kind": F.binary_cross_entropy_with_logits(logits[:, 12], photo[:, 0].float()),
     }
 
 

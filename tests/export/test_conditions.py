@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -114,6 +116,29 @@ def test_a_named_hair_color_is_sometimes_another_one() -> None:
     assert not (np.abs(scrambled(BEARDED, {"hair"})[:, 4:7] - truth).max(axis=1) > 0.6).any()
 
 
+BALD = Identity(False, "#d29a6c", "#3a2619", "bald", False, False, "none", "none")
+
+
+@pytest.mark.parametrize(
+    ("identity", "name"),
+    [(BALD, "hair"), (BALD, "beard"), (WOMAN, "hair"), (replace(BALD, beard="full"), "beard")],
+)
+def test_hidden_hair_or_beard_is_not_told_by_whether_there_is_a_hair_color(
+    identity: Identity, name: str
+) -> None:
+    rows, truth = scrambled(identity, {name}, 2000), embed(identity)[SLOTS[name]]
+    ratio = rows[:, SLOTS[name]] / truth
+    unseen = np.any((ratio < 0.699) | (ratio > 1.001), axis=1)
+    colored = np.count_nonzero(rows[:, 4:7], axis=1) > 0
+    assert 0.7 < colored[unseen].mean() < 0.9
+    seen_as_is = colored[~unseen] == embed(identity)[4:7].any()
+    assert seen_as_is.mean() > 0.95  # a few hidden ones look seen by chance
+
+
+def test_hair_that_is_seen_keeps_its_color_whatever_else_is_hidden() -> None:
+    assert scrambled(WOMAN, {"female", "beard", "glasses"})[:, 4:7].any(axis=1).all()
+    assert scrambled(BEARDED, {"hair"})[:, 4:7].any(axis=1).all()
+
+
 def test_the_bald_and_shaven_get_no_hair_color_by_jitter() -> None:
-    bald = Identity(False, "#d29a6c", "#3a2619", "bald", False, False, "none", "none")
-    assert not scrambled(bald, set())[:, 4:7].any()
+    assert not scrambled(BALD, set())[:, 4:7].any()

@@ -20,6 +20,7 @@ from faceavatar_export.toon.text_encoder import TextEncoder
 from faceavatar_export.toon.train_text import tokenize
 
 HIDDEN = 0.4
+COLORLESS = 0.2  # of the photos that hidden words may stand against, the share without any hair
 # What a caption names -> the slots of the face embedding that say the same.
 _SLOTS = {
     "hair": slice(7, 11),
@@ -54,7 +55,23 @@ def scramble(
         part = e[_SLOTS[name]]
         # Another colour is any plausible one; a switch is anything between no and yes.
         part[:] = rng.normal(0, 1, part.shape) if name == "hair_color" else rng.uniform(-1, 1, part.shape)
+    _hide_bareness(e, hide, identity, rng)
     return e
+
+
+def _hide_bareness(e: np.ndarray, hide: set[str], identity: Identity, rng: np.random.Generator) -> None:
+    """Hair colour is zeros where neither hair nor beard is (identity.embed): hidden, both may not show by it.
+
+    A bald man asked for may have sent a photo with hair, and long hair may be asked of a bald man's photo.
+    """
+    hairless = identity.hair_length == "bald" or "hair" in hide
+    beardless = identity.beard == "none" or "beard" in hide
+    if not hide & {"hair", "beard"} or not (hairless and beardless):
+        return
+    if rng.random() < COLORLESS:
+        e[4:7] = 0
+    elif not e[4:7].any():
+        e[4:7] = rng.normal(0, 1, 3)
 
 
 class ConditionMaker:

@@ -17,11 +17,25 @@ from faceavatar.image import load_image
 from faceavatar.pack import Pack, find_pack, verify
 from faceavatar_export.toon import colors
 from faceavatar_export.toon.identity import read
-from faceavatar_export.toon.score import OnnxClassifier, background_of, cheeks_of, score_photos, score_prompts
+from faceavatar_export.toon.scores.judge import Judge, background_of, cheeks_of
+from faceavatar_export.toon.scores.likeness import PhotoScore, consistency, drawn_references, photo_score
+from faceavatar_export.toon.scores.obedience import Obedience, obedience
+from faceavatar_export.toon.scores.quality import quality
 
 FIXTURES = Path(__file__).parent / "fixtures"
 PHOTOS = {name: FIXTURES / "photos" / f"{name}.jpg" for name in ("astronaut", "macron", "ardern", "obama")}
-LIMIT = 30e6
+LIMIT = 40e6
+# What a person sees in the photos.
+TRUTH = {
+    "astronaut": {"female": "woman", "hair_length": ("short", "medium"), "hair": "light"},
+    "macron": {"female": "man", "hair_length": ("short",), "hair": "dark"},
+    "ardern": {"female": "woman", "hair_length": ("long", "medium"), "hair": "dark"},
+    "obama": {"female": "man", "hair_length": ("short",), "hair": "dark"},
+}
+DARK = {"black", "dark brown", "brown"}
+# The bounds that the shipped pack is held to; where they lie below the aims, docs/toon-pack.md says why.
+OBEDIENCE, BROKEN, FRECHET_RATIO, ALIKE = 0.95, 0.02, 4.0, 0.9
+KEPT = {"female": 0.95, "glasses": 0.95, "beard": 0.95, "hair_length": 0.95}
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +44,18 @@ def toon() -> AvatarEngine:
 
 
 @pytest.fixture(scope="module")
-def classifier() -> OnnxClassifier:
-    return OnnxClassifier(FIXTURES / "classifier.onnx")
+def judge() -> Judge:
+    return Judge(FIXTURES / "classifier.onnx")
+
+
+@pytest.fixture(scope="module")
+def obeyed(toon: AvatarEngine, judge: Judge) -> Obedience:
+    return obedience(toon, judge, 60)
+
+
+@pytest.fixture(scope="module")
+def photos(toon: AvatarEngine, judge: Judge) -> dict[str, PhotoScore]:
+    return {name: photo_score(toon, judge, photo) for name, photo in PHOTOS.items()}
 
 
 def test_the_embedded_pack_is_whole_and_within_its_size() -> None:
@@ -48,39 +72,43 @@ def test_every_file_of_the_pack_names_its_licence_and_whom_to_thank() -> None:
         assert file.attribution, name
 
 
-def test_sixteen_prompts_are_obeyed_in_four_of_five_pictures(
-    toon: AvatarEngine, classifier: OnnxClassifier, tmp_path: Path
-) -> None:
-    rows = score_prompts(toon, classifier, list(PHOTOS.values()), tmp_path)
-    assert len(rows) == 16
-    assert sum(row["obeyed"] for row in rows) >= 0.8 * sum(row["of"] for row in rows), rows
+def test_prompts_in_words_never_trained_on_are_obeyed(obeyed: Obedience) -> None:
+    """The aim is 0.95, and 0.85 for each attribute; docs/toon-pack.md says what is reached."""
+    assert obeyed.share >= OBEDIENCE, obeyed.counts
 
 
-def test_avatars_keep_the_looks_of_the_photos(
-    toon: AvatarEngine, classifier: OnnxClassifier, tmp_path: Path
-) -> None:
-    rows = {row["photo"]: row for row in score_photos(toon, classifier, list(PHOTOS.values()), tmp_path)}
-    assert all(row["skin_ciede2000"] < 20 for row in rows.values()), rows
-    lengths = {
-        "astronaut": ("short", "medium"),
-        "macron": ("short",),
-        "ardern": ("long",),
-        "obama": ("short",),
-    }
-    genders = {
-        "macron": "man",
-        "ardern": "woman",
-        "obama": "man",
-    }  # the astronaut's short hair reads as a man's
-    dark = {"black", "dark brown", "brown"}
-    for name, row in ((key.removesuffix(".jpg"), row) for key, row in rows.items()):
-        assert row["hair_length"] in lengths[name], row
-        if name in genders:
-            assert row["gender"] == genders[name], row
-        assert row["beard"] == "none", row
-        assert row["glasses"] == "none", row
-        assert row["background"] == "black", row
-        assert (row["hair_color"] in dark) == (name != "astronaut"), row
+def test_pictures_are_whole_and_like_drawings(obeyed: Obedience, judge: Judge) -> None:
+    found = quality(judge, obeyed.pictures)
+    assert found.broken <= BROKEN
+    assert found.frechet < FRECHET_RATIO * found.floor
+
+
+def test_drawn_people_are_kept(toon: AvatarEngine, judge: Judge) -> None:
+    kept = drawn_references(toon, judge, 40)
+    for key, (same, _, count) in kept.counts.items():
+        assert same / count >= KEPT[key], kept.counts
+
+
+def test_one_person_stays_that_person_across_prompts(toon: AvatarEngine, judge: Judge) -> None:
+    assert consistency(toon, judge, 4) >= ALIKE
+
+
+def test_avatars_keep_the_looks_of_the_photos(photos: dict[str, PhotoScore]) -> None:
+    right, wrong = 0, []
+    for name, score in photos.items():
+        truth, seen = TRUTH[name], score.seen
+        assert score.skin_ciede2000 <= 12, (name, score.skin_ciede2000)
+        assert score.hair_ciede2000 is None or score.hair_ciede2000 <= 18, (name, score.hair_ciede2000)
+        checks = {
+            "gender": seen["female"] == truth["female"],
+            "hair length": seen["hair_length"] in truth["hair_length"],
+            "hair color": (seen["hair_color"] in DARK) == (truth["hair"] == "dark"),
+            "beard": seen["beard"] == "none",
+            "glasses": seen["glasses"] == "none",
+        }
+        right += sum(checks.values())
+        wrong += [(name, key) for key, good in checks.items() if not good]
+    assert right >= 0.9 * (right + len(wrong)), wrong
 
 
 def cheeks_of_photo(toon: AvatarEngine, photo: Path) -> np.ndarray:
@@ -106,12 +134,10 @@ def test_the_skin_of_the_avatar_is_that_of_the_photo(toon: AvatarEngine) -> None
         assert np.median(deltas) < 20, (name, deltas)
 
 
-def test_the_gender_asked_for_is_drawn_whatever_the_photo_shows(
-    toon: AvatarEngine, classifier: OnnxClassifier
-) -> None:
+def test_the_gender_asked_for_is_drawn_whatever_the_photo_shows(toon: AvatarEngine, judge: Judge) -> None:
     for photo, gender in ((PHOTOS["obama"], "man"), (PHOTOS["ardern"], "woman")):
         result = toon.generate(AvatarRequest(image=photo, gender=gender, batch=4, seed=11))
-        assert classifier(result.images)["female"].count(gender) >= 3
+        assert [look["female"] for look in judge.look(result.images)[0]].count(gender) >= 3
 
 
 def test_another_face_gives_another_avatar_of_the_same_prompt_and_seed(toon: AvatarEngine) -> None:

@@ -1,4 +1,4 @@
-"""How long the toon pack takes: a fresh process, load, later pictures, batches; and the memory of the process.
+"""How long the toon pack takes: a fresh process, load, later pictures, batches; and the memory used.
 
     python benchmarks/toon.py [--provider cpu] [--runs 7]
 

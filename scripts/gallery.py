@@ -2,8 +2,8 @@
 
     python scripts/gallery.py
 
-Writes docs/images/readme.png, one photo in every style, and docs/images/gallery.jpg: the public-domain photos,
-six styles, four prompts each. Seeds are fixed and nothing is picked by hand.
+Writes docs/images/readme.png, two photos in every style, and docs/images/gallery.jpg: the public-domain
+photos, six styles, four prompts each. Seeds are fixed and nothing is picked by hand.
 """
 
 from __future__ import annotations

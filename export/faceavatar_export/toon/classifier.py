@@ -1,8 +1,10 @@
 """Looks at an avatar and says what it shows; trained on drawings, used to score pictures, shipped to nobody.
 
-`python -m faceavatar_export.toon.classifier DATA RUN` trains it on all but the last 2,000 pictures of DATA
-and prints its accuracy on those; RUN/classifier.onnx is what scores and tests run. It also knows a broken
-picture (no head, two, no eyes, no mouth, smeared) from a whole one; breakage.py breaks drawings for it.
+`python -m faceavatar_export.toon.classifier DATA RUN` trains it on the latents of all but the last 2,000
+pictures of DATA and prints its accuracy on those; RUN/classifier.onnx is what scores and tests run. It looks
+through the codec's encoder, frozen: latents are there already, which makes it cheap to train, and what the
+codec cannot carry no avatar can show. It also knows a broken picture (no head, two, no eyes, no mouth,
+smeared) from a whole one; breakage.py breaks drawings for it.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from torch.nn import functional as F
 
 from faceavatar_export import graphs
 from faceavatar_export.toon import breakage, colors
+from faceavatar_export.toon.autoencoder import INPUT_SIZE, LATENT_CHANNELS, Autoencoder
 from faceavatar_export.toon.draw import HELD_OUT, load_scenes
 from faceavatar_export.toon.identity import (
     BEARDS,
@@ -42,8 +45,9 @@ from faceavatar_export.toon.training import (
     load_checkpoint,
 )
 
-SIZE = 128
-BROKEN_SHARE = 0.15
+SIZE = INPUT_SIZE
+EXTRA, EXTRA_SHARE = 3000, 0.3  # pictures broken or softened by the codec, and their share of a batch
+LATENT_NOISE = 0.3
 UNSEEN = -100  # cross_entropy's own mark for "do not count"
 NAMES: dict[str, tuple[str, ...]] = {
     "style": STYLES,
@@ -141,117 +145,153 @@ class Residual(nn.Module):
         return F.silu(x + self.body(x))
 
 
-class Classifier(nn.Module):
-    """image (B, 3, 128, 128) in -1..1 -> features (B, 256), then logits for each attribute of NAMES."""
+class Head(nn.Module):
+    """latents (B, 64, 8, 8) -> features (B, 256), then logits for each attribute of NAMES."""
 
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.PixelUnshuffle(4),
-            nn.Conv2d(48, 64, 3, 1, 1),
-            Residual(64),
-            nn.Conv2d(64, 112, 3, 2, 1),
-            Residual(112),
-            nn.Conv2d(112, 160, 3, 2, 1),
-            Residual(160),
+            nn.Conv2d(LATENT_CHANNELS, 128, 3, 1, 1), Residual(128), nn.Conv2d(128, 32, 1), nn.Flatten()
         )
-        self.mix = nn.Sequential(nn.Conv2d(160, 40, 1), nn.Flatten(), nn.Linear(40 * 64, 256), nn.SiLU())
+        self.mix = nn.Sequential(nn.Linear(32 * 64, 256), nn.SiLU(), nn.Dropout(0.1))
         self.heads = nn.ModuleList(nn.Linear(256, len(names)) for names in NAMES.values())
 
-    def forward(self, image: Tensor) -> list[Tensor]:
-        features = self.mix(self.body(image))
+    def forward(self, latents: Tensor) -> list[Tensor]:
+        features = self.mix(self.body(latents))
         return [features, *(head(features) for head in self.heads)]
 
 
+class Classifier(nn.Module):
+    """image (B, 3, 256, 256) in -1..1 -> features (B, 256), then logits for each attribute of NAMES."""
+
+    def __init__(self, codec: Autoencoder, head: Head) -> None:
+        super().__init__()
+        self.encoder, self.head = codec.encoder, head
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", codec.decoder.mean[:, None, None].clone())
+        self.register_buffer("std", codec.decoder.std[:, None, None].clone())
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        seen: list[Tensor] = self.head((self.encoder(image) - self.mean) / self.std)
+        return seen
+
+
 def prepare(pictures: np.ndarray) -> Tensor:
-    """uint8 (B, S, S, 3) with S a multiple of 128 -> (B, 3, 128, 128) in -1..1."""
+    """uint8 (B, S, S, 3) with S a multiple of 256 -> (B, 3, 256, 256) in -1..1."""
     image = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
     return F.avg_pool2d(image, pictures.shape[1] // SIZE)
 
 
-def roughen(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """Blur, noise and small shifts, so that a decoder's softness is not mistaken for content."""
-    if rng.random() < 0.5:
-        image = F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    image = image + float(rng.uniform(0, 0.08)) * torch.randn_like(image)
-    shift = (int(rng.integers(-3, 4)), int(rng.integers(-3, 4)))
-    return torch.roll(image, shift, dims=(2, 3))
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """latents float16 (N, 64, 8, 8) and classes int64 (N, 17)."""
+
+    latents: np.ndarray
+    classes: np.ndarray
 
 
-def load(run: Path) -> Classifier:
-    """The trained classifier of a run."""
-    model = Classifier()
-    if load_checkpoint(run / "classifier.pt", model=model)[0] == 0:
-        raise FileNotFoundError(f"{run / 'classifier.pt'}: no trained classifier; run this module first")
-    return model.eval()
+def whole(data: Path) -> tuple[Examples, Examples]:
+    """The drawn set's own latents, trained on and held out."""
+    latents = np.load(data / "latents.npy")
+    classes = np.array([truth(*row) for row in load_scenes(data)])
+    return (
+        Examples(latents[:-HELD_OUT], classes[:-HELD_OUT]),
+        Examples(latents[-HELD_OUT:], classes[-HELD_OUT:]),
+    )
 
 
 @torch.inference_mode()
-def accuracy(
-    model: Classifier, pictures: np.ndarray, people: list[tuple[Identity, Scene]]
-) -> dict[str, float]:
-    """Share of right answers for each attribute among drawings that show it; half are broken first."""
+def extra(data: Path, codec: Autoencoder, rows: np.ndarray, seed: int) -> Examples:
+    """Pictures that no drawn set has: one in three went through the codec once, the others are broken."""
+    pictures, people = np.load(data / "pictures.npy", mmap_mode="r"), load_scenes(data)
+    rng, latents, classes = np.random.default_rng(seed), [], []
+    for part in np.array_split(rows, max(1, len(rows) // 30)):
+        raw = np.array(pictures[part])
+        for j, i in enumerate(part):
+            if j % 3:
+                raw[j] = breakage.break_picture(raw[j], people[i][0], people[i][1], rng)
+                classes.append([*[UNSEEN] * (len(NAMES) - 1), 1])
+            else:
+                classes.append(truth(*people[i]))
+        with torch.autocast("cpu", torch.bfloat16):
+            image = prepare(raw)
+            soft = codec.decoder(codec.encode(image[::3])).float().clamp(-1, 1)
+            image[::3] = F.avg_pool2d(soft, 2)
+            latents.append(codec.encode(image).float().numpy().astype(np.float16))
+    return Examples(np.concatenate(latents), np.array(classes))
+
+
+@torch.inference_mode()
+def accuracy(head: Head, *sets: Examples) -> dict[str, float]:
+    """Share of right answers for each attribute, among pictures that show it."""
     right, shown = dict.fromkeys(NAMES, 0), dict.fromkeys(NAMES, 0)
-    rng = np.random.default_rng(0)
-    for i in range(0, len(pictures), 100):
-        part = np.array(pictures[i : i + 100])
-        classes = np.array([truth(*row) for row in people[i : i + 100]])
-        for j in range(0, len(part), 2):
-            part[j] = breakage.break_picture(part[j], people[i + j][0], people[i + j][1], rng)
-            classes[j] = [*[UNSEEN] * (len(NAMES) - 1), 1]
-        for k, (key, logits) in enumerate(zip(NAMES, model(prepare(part))[1:], strict=True)):
-            seen = classes[:, k] != UNSEEN
-            right[key] += int((logits.argmax(1).numpy() == classes[:, k])[seen].sum())
+    for examples in sets:
+        logits = head(torch.from_numpy(examples.latents.astype(np.float32)))[1:]
+        for k, (key, x) in enumerate(zip(NAMES, logits, strict=True)):
+            seen = examples.classes[:, k] != UNSEEN
+            right[key] += int((x.argmax(1).numpy() == examples.classes[:, k])[seen].sum())
             shown[key] += int(seen.sum())
     return {key: right[key] / max(1, shown[key]) for key in NAMES}
 
 
 def draw_batch(
-    pictures: np.ndarray, people: list[tuple[Identity, Scene]], rng: np.random.Generator, count: int
+    sets: tuple[Examples, Examples], rng: np.random.Generator, count: int
 ) -> tuple[Tensor, Tensor]:
-    """Pictures of `people`, some of them broken, (count, 3, 128, 128), and their classes (count, 17)."""
-    rows = np.sort(rng.integers(0, len(people), count))
-    part = np.array(pictures[rows])
-    classes = np.array([truth(*people[i]) for i in rows])
-    for j in np.flatnonzero(rng.random(count) < BROKEN_SHARE):
-        part[j] = breakage.break_picture(part[j], *people[int(rows[j])], rng)
-        classes[j] = [*[UNSEEN] * (len(NAMES) - 1), 1]
-    return roughen(prepare(part), rng), torch.from_numpy(classes)
+    """Noisy latents (count, 64, 8, 8) and classes (count, 17) of whole and of extra pictures."""
+    few = int(count * EXTRA_SHARE)
+    parts = []
+    for examples, n in zip(sets, (count - few, few), strict=True):
+        rows = rng.integers(0, len(examples.latents), n)
+        parts.append((examples.latents[rows].astype(np.float32), examples.classes[rows]))
+    latents = torch.from_numpy(np.concatenate([x for x, _ in parts]))
+    noise = torch.from_numpy(rng.standard_normal(latents.shape, np.float32))
+    strength = torch.from_numpy(rng.uniform(0, LATENT_NOISE, (count, 1, 1, 1)).astype(np.float32))
+    return latents + strength * noise, torch.from_numpy(np.concatenate([c for _, c in parts]))
+
+
+def loss_of(head: Head, latents: Tensor, classes: Tensor) -> Tensor:
+    """The sum of the attributes' cross-entropies, of the pictures that show them."""
+    losses = [
+        F.cross_entropy(x.float(), classes[:, i], ignore_index=UNSEEN)
+        for i, x in enumerate(head(latents)[1:])
+    ]
+    return torch.stack(losses).nan_to_num(0).sum()
 
 
 def train(data: Path, run: Path, settings: Settings, device: torch.device) -> None:
     """Trains for the settings' minutes of wall clock; RUN/classifier.pt is the checkpoint."""
-    pictures, everyone = np.load(data / "pictures.npy", mmap_mode="r"), load_scenes(data)
-    model = channels_last(Classifier()).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=0.02)
-    team = join_processes(device)
-    stage = Stage(run / "classifier.pt", ("loss",), settings, team, model, optimizer)
+    codec = Autoencoder().eval()
+    load_checkpoint(run / "autoencoder.pt", model=codec)
+    trained, held = whole(data)
+    rng = np.random.default_rng(40)
+    more = extra(data, codec, rng.integers(0, len(trained.latents), EXTRA), 1)
+    held_more = extra(data, codec, len(trained.latents) + rng.integers(0, HELD_OUT, EXTRA // 5), 2)
+    head = channels_last(Head()).to(device)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=settings.lr, weight_decay=0.02)
+    stage = Stage(run / "classifier.pt", ("loss",), settings, join_processes(device), head, optimizer)
     rng = np.random.default_rng((9, stage.step, stage.rank))
-    for _ in stage.steps(save_every=100):
-        image, classes = draw_batch(pictures, everyone[:-HELD_OUT], rng, settings.batch)
-        image, classes = image.to(device), classes.to(device)
+    for _ in stage.steps():
+        latents, classes = draw_batch((trained, more), rng, settings.batch)
         with torch.autocast(device.type, torch.bfloat16):
-            logits = model(image)[1:]
-        losses = [
-            F.cross_entropy(x.float(), classes[:, i], ignore_index=UNSEEN) for i, x in enumerate(logits)
-        ]
-        loss = torch.stack(losses).nan_to_num(0).sum()
+            loss = loss_of(head, latents.to(device), classes.to(device))
         stage.learn(loss, clip=5.0)
         stage.note(loss=loss)
     if stage.leads:
-        held = accuracy(model.cpu().eval(), pictures[-HELD_OUT:], everyone[-HELD_OUT:])
-        print("held-out drawings:", {key: round(value, 3) for key, value in held.items()})
-        export_classifier(model, run / "classifier.onnx", held)
+        right = accuracy(head.cpu().eval(), held, held_more)
+        print("held-out drawings:", {key: round(value, 3) for key, value in right.items()})
+        export_classifier(Classifier(codec, head), run / "classifier.onnx", right)
 
 
-def export_classifier(model: Classifier, path: Path, held: dict[str, float]) -> None:
+def export_classifier(model: Classifier, path: Path, right: dict[str, float]) -> None:
     """Writes the graph `image` -> `features` and an output an attribute; its metadata has the names."""
+    model = model.eval()
     example, batch = {"image": torch.zeros(2, 3, SIZE, SIZE)}, {0: "batch"}
     outputs = ["features", *NAMES]
     graphs.export_graph(model, example, outputs, {"image": batch}, path, dict.fromkeys(outputs, batch))
     graphs.store_weights_as_int8(path)
     graph = onnx.load(path)
-    accuracies = json.dumps({key: round(value, 4) for key, value in held.items()})
+    accuracies = json.dumps({key: round(value, 4) for key, value in right.items()})
     onnx.helper.set_model_props(graph, {"names": json.dumps(NAMES), "accuracy": accuracies})
     onnx.save(graph, path)
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from faceavatar_export.toon import colors
 
-SIZE = 128
+SIZE = 256  # of the classifier's input
 Picture = NDArray[np.uint8]
 
 

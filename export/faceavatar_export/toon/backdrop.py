@@ -17,6 +17,7 @@ def draw(pattern: str, first: np.ndarray, second: np.ndarray, height: int, width
     side = min(height, width)
     y = (np.arange(height, dtype=np.float32)[:, None] + 0.5) / side
     x = (np.arange(width, dtype=np.float32)[None, :] + 0.5) / side
+    mix: np.ndarray  # the second colour's share, 0..1
     if pattern == "gradient":
         mix = np.broadcast_to(y * side / height, (height, width))
     elif pattern == "stripes":

@@ -21,7 +21,7 @@ FRAMINGS = ("bust", "close-up", "half-body")
 HEADWEAR = ("none", "beanie", "cap", "crown")
 PATTERNS = ("plain", "gradient", "stripes", "dots", "checks")
 EMBEDDING_SIZE = 24
-GOLD = "#f2bd2e"  # all crowns are of it
+GOLD = "#f2bd2e"  # crowns and earrings are of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +128,7 @@ def embed(identity: Identity) -> np.ndarray:
 
     0 presence; 1-3 skin and 4-6 hair L*a*b*, centred and scaled; 7-10 hair length one-hot; 11 curly; 12 bun;
     13 full beard; 14 moustache; 15 glasses; 16 sunglasses; 17 female; 18 old; the rest zero, for what comes
-    later.
-    Switches are -1 and 1; all zeros therefore means "no face", the unconditional input.
+    later. Switches are -1 and 1; all zeros therefore means "no face", the unconditional input.
     """
     v = np.zeros(EMBEDDING_SIZE, np.float32)
     v[0] = 1

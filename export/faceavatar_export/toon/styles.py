@@ -12,6 +12,7 @@ import re
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
+from typing import Protocol
 
 import numpy as np
 import resvg_py
@@ -20,10 +21,31 @@ from PIL import Image
 
 from faceavatar_export.toon import backdrop, colors
 from faceavatar_export.toon.art import ink, line, pixel, storybook, vector, voxel
-from faceavatar_export.toon.art.frame import Frame
+from faceavatar_export.toon.art.frame import Frame, HairTable
 from faceavatar_export.toon.identity import Identity, Scene
 
-ROOMS = {"vector": vector, "storybook": storybook, "ink": ink, "pixel": pixel, "voxel": voxel, "line": line}
+
+class Room(Protocol):
+    """What each module of art/ holds: DiceBear's name of the art, its geometry, its hair and its options."""
+
+    ART: str
+    HAIR: HairTable
+
+    @property
+    def FRAME(self) -> Frame: ...
+
+    def options(self, identity: Identity, scene: Scene, hair: str) -> tuple[dict[str, object], str]:
+        """DiceBear's options, and SVG shapes to lay over the art; `hair` is one of the names in HAIR."""
+
+
+ROOMS: dict[str, Room] = {
+    "vector": vector,
+    "storybook": storybook,
+    "ink": ink,
+    "pixel": pixel,
+    "voxel": voxel,
+    "line": line,
+}
 ART = {name: room.ART for name, room in ROOMS.items()}
 HEADROOM = 0.0625  # of the side lies free above a half-body's bust: a cell of pixel art
 HALF_BODY = 0.75  # of the picture's side is the figure's bust in a half-body; below it goes on
@@ -42,7 +64,7 @@ def _under_hat(identity: Identity, scene: Scene) -> Identity:
 
 
 def _hair(identity: Identity, scene: Scene) -> str:
-    table: dict[object, tuple[str, ...]] = dict(ROOMS[scene.style].HAIR)
+    table = ROOMS[scene.style].HAIR
     worn = _under_hat(identity, scene)
     names = table["bun"] if worn.bun else table[(worn.hair_length, worn.curly)]
     return names[scene.variant % len(names)]
@@ -52,7 +74,7 @@ def view(scene: Scene) -> tuple[float, float, float]:
     """The square of the art that fills the picture: x, y, side. A half-body's bust is scaled down later."""
     if scene.style == "voxel" and scene.framing == "half-body":
         return voxel.HALF_BODY
-    frame: Frame = ROOMS[scene.style].FRAME
+    frame = ROOMS[scene.style].FRAME
     return frame.closeup if scene.framing == "close-up" else frame.bust
 
 
@@ -99,16 +121,21 @@ def _extend(bust: np.ndarray, size: int, top: int) -> np.ndarray:
     return out
 
 
-def draw_canvas(identity: Identity, scene: Scene, height: int, width: int) -> np.ndarray:
-    """The picture with its background, uint8 (height, width, 3), of any aspect ratio.
+def draw_figure(identity: Identity, scene: Scene, height: int, width: int) -> np.ndarray:
+    """The figure as uint8 (height, width, 4) with straight alpha, in a picture of any aspect ratio.
 
-    The figure stands on the lower edge, as wide as the shorter side; the background fills the rest.
+    It stands on the middle of the lower edge, its square as wide as the shorter side.
     """
     side = min(height, width)
     rgba = np.zeros((height, width, 4), np.uint8)
     left = (width - side) // 2
     rgba[height - side :, left : left + side] = draw_rgba(identity, scene, side)
-    return composite(rgba, background(scene, height, width))
+    return rgba
+
+
+def draw_canvas(identity: Identity, scene: Scene, height: int, width: int) -> np.ndarray:
+    """The same figure before its background, uint8 (height, width, 3)."""
+    return composite(draw_figure(identity, scene, height, width), background(scene, height, width))
 
 
 def background(scene: Scene, height: int, width: int | None = None) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""What a style's room holds: the art's name, views, five face points and where a hat, ears and a neck are.
+"""The geometry of a style: its views, five face points and what strokes over it must know. Knows no identity.
 
-All numbers are in the units of the style's own art. Knows no identity.
+All numbers are in the units of the style's own art.
 """
 
 from __future__ import annotations
@@ -9,20 +9,32 @@ import re
 from dataclasses import dataclass
 
 Point = tuple[float, float]
+HairTable = dict[
+    tuple[str, bool] | str, tuple[str, ...]
+]  # (length, curly) or "bun" -> the art's names for it
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The geometry of a style.
+    """Where a style's figure is.
 
     `bust` and `closeup` are viewBoxes (x, y, side). `points` are eyes, nose and mouth corners, left to right
-    in the picture. `hat` is (centre x, rim y, half width, height). `outline` is the width of its black
-    outlines, 0 for none. `unit` is a hundredth of the face's width, for strokes; `eye` half an eye's width.
+    in the picture.
     """
 
     bust: tuple[float, float, float]
     closeup: tuple[float, float, float]
     points: tuple[Point, Point, Point, Point, Point]
+
+
+@dataclass(frozen=True, slots=True)
+class StrokeFrame(Frame):
+    """The frame of a smooth style, which takes the strokes of strokes.py.
+
+    `hat` is (centre x, rim y, half width, height). `outline` is the width of its black outlines, 0 for none.
+    `unit` is a hundredth of the face's width, for strokes; `eye` half an eye's width.
+    """
+
     hat: tuple[float, float, float, float]
     ears: tuple[Point, ...]
     outline: float
@@ -30,7 +42,7 @@ class Frame:
     eye: float
 
 
-def place(path: str, frame: Frame) -> str:
+def place(path: str, frame: StrokeFrame) -> str:
     """A path in hat units (x -1..1 over the head, y 0 at the rim, -1 at the top) in the units of the art."""
     center, rim, width, height = frame.hat
 

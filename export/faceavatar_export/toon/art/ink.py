@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from faceavatar_export.toon.art.frame import Frame
-from faceavatar_export.toon.art.strokes import earrings, garment, hat, lashes, wrinkles
+from faceavatar_export.toon.art.frame import HairTable, StrokeFrame
+from faceavatar_export.toon.art.strokes import garment, hat, marks
 from faceavatar_export.toon.identity import Identity, Scene
 
 ART = "open-peeps"
-FRAME = Frame(
+FRAME = StrokeFrame(
     bust=(-60, -66, 770),
     closeup=(50, -40, 600),
     points=((403, 360), (522, 360), (484, 415), (445, 468), (502, 468)),
@@ -17,7 +17,7 @@ FRAME = Frame(
     unit=3.3,
     eye=20,
 )
-HAIR = {
+HAIR: HairTable = {
     ("bald", False): ("noHair1", "noHair2"),
     ("short", False): ("grayShort",),
     ("short", True): ("short4",),
@@ -55,8 +55,4 @@ def options(identity: Identity, scene: Scene, hair: str) -> tuple[dict[str, obje
     over = garment(scene.garment, scene.garment_color, (246, 596), (375, 676), (522, 596), FRAME)
     if scene.framing == "half-body":  # the last row goes on below: it must be cloth, not the neckline
         over += f'<path d="M330 694h150v12h-150z" fill="{scene.garment_color}"/>'
-    over += wrinkles(FRAME, identity.skin) if identity.old else ""
-    if identity.female:
-        over += lashes(FRAME) if identity.glasses != "sunglasses" else ""
-        over += earrings(FRAME) if identity.hair_length in ("bald", "short") or identity.bun else ""
-    return chosen, over + hat(scene.headwear, scene.headwear_color, FRAME)
+    return chosen, over + marks(identity, FRAME) + hat(scene.headwear, scene.headwear_color, FRAME)

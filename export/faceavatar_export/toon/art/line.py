@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from faceavatar_export.toon.art.frame import Frame
-from faceavatar_export.toon.art.strokes import INK, earrings, garment, hat, lashes, wrinkles
+from faceavatar_export.toon.art.frame import HairTable, StrokeFrame
+from faceavatar_export.toon.art.strokes import INK, garment, hat, marks
 from faceavatar_export.toon.identity import Identity, Scene
 
 ART = "lorelei"
-FRAME = Frame(
+FRAME = StrokeFrame(
     bust=(-30, 20, 1010),
     closeup=(120, 60, 760),
     points=((483, 457), (655, 457), (615, 545), (500, 612), (640, 595)),
@@ -17,7 +17,7 @@ FRAME = Frame(
     unit=4.6,
     eye=30,
 )
-HAIR = {
+HAIR: HairTable = {
     ("bald", False): ("",),
     ("short", False): ("variant01", "variant03", "variant08"),
     ("short", True): ("variant09", "variant39", "variant44"),
@@ -73,11 +73,7 @@ def options(identity: Identity, scene: Scene, hair: str) -> tuple[dict[str, obje
             f'<path d="M490 600C530 545 590 555 610 572C625 552 660 550 690 588C650 592 630 600 608 592'
             f'C580 612 530 612 490 600Z" fill="{identity.hair_color}" stroke="{INK}" stroke-width="6"/>'
         )
-    over += wrinkles(FRAME, identity.skin) if identity.old else ""
-    if identity.female:
-        over += lashes(FRAME) if identity.glasses != "sunglasses" else ""
-        over += earrings(FRAME) if identity.hair_length in ("bald", "short") or identity.bun else ""
-    return chosen, over + hat(scene.headwear, scene.headwear_color, FRAME)
+    return chosen, over + marks(identity, FRAME) + hat(scene.headwear, scene.headwear_color, FRAME)
 
 
 def _body(scene: Scene) -> str:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from faceavatar_export.toon.art.frame import Frame, darker
-from faceavatar_export.toon.identity import Identity, Scene
+from faceavatar_export.toon.art.frame import Frame, HairTable, darker
+from faceavatar_export.toon.identity import GOLD, Identity, Scene
 
 ART = "pixel-art"
 FRAME = Frame(
     bust=(0, 0, 16),
     closeup=(2, 1, 12),
     points=((5.5, 6.5), (10.5, 6.5), (8, 8), (6.5, 10), (9.5, 10)),
-    hat=(8, 4, 5, 3),
-    ears=((2.5, 8.5), (13.5, 8.5)),
-    outline=0,
-    unit=0.1,
-    eye=1.5,
 )
-HAIR = {
+HAIR: HairTable = {
     ("bald", False): ("", "short07"),
     ("short", False): ("short01", "short10"),
     ("short", True): ("short16",),
@@ -88,7 +83,7 @@ def _person(identity: Identity) -> str:
     if identity.female and identity.glasses == "none":
         over += _cells("M3 5h1v-.4h3V5H4v1H3zM13 5h-1v-.4H9V5h3v1h1z", _DARK)
     if identity.female and (identity.hair_length in ("bald", "short") or identity.bun):
-        over += _cells("M2 8h1v1H2zM13 8h1v1h-1z", "#f2bd2e")
+        over += _cells("M2 8h1v1H2zM13 8h1v1h-1z", GOLD)
     return over
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from faceavatar_export.toon.art.frame import Frame
-from faceavatar_export.toon.art.strokes import blush, earrings, hat, lashes, wrinkles
+from faceavatar_export.toon.art.frame import HairTable, StrokeFrame
+from faceavatar_export.toon.art.strokes import hat, marks
 from faceavatar_export.toon.identity import Identity, Scene
 
 ART = "toon-head"
-FRAME = Frame(
+FRAME = StrokeFrame(
     bust=(0, 0, 768),
     closeup=(106, 40, 560),
     points=((312, 413), (452, 413), (382, 463), (338, 500), (426, 500)),
@@ -17,7 +17,7 @@ FRAME = Frame(
     unit=3.6,
     eye=38,
 )
-HAIR = {
+HAIR: HairTable = {
     ("bald", False): ("",),
     ("short", False): ("sideComed", "undercut"),
     ("short", True): ("spiky",),
@@ -60,10 +60,7 @@ def options(identity: Identity, scene: Scene, hair: str) -> tuple[dict[str, obje
         "beardProbability": 0 if identity.beard == "none" else 100,
     }
     over = _mouth(identity, scene) if identity.beard == "none" else ""
-    over += wrinkles(FRAME, identity.skin) if identity.old else ""
-    if identity.female:
-        over += blush(FRAME) + (lashes(FRAME) if identity.glasses != "sunglasses" else "")
-        over += earrings(FRAME) if identity.hair_length in ("bald", "short") or identity.bun else ""
+    over += marks(identity, FRAME, rosy=True)
     fill = _GLASSES[identity.glasses]
     if fill:
         over += (

@@ -5,18 +5,18 @@ Pixel and voxel art have blocks of their own instead (pixel.py, voxel.py).
 
 from __future__ import annotations
 
-from faceavatar_export.toon.art.frame import Frame, Point, darker, place
+from faceavatar_export.toon.art.frame import Point, StrokeFrame, darker, place
+from faceavatar_export.toon.identity import GOLD, Identity
 
 INK = "#15110f"
-GOLD = "#f2bd2e"
 
 
-def _shape(path: str, fill: str, frame: Frame) -> str:
+def _shape(path: str, fill: str, frame: StrokeFrame) -> str:
     line = f' stroke="{INK}" stroke-width="{frame.outline}" stroke-linejoin="round"' if frame.outline else ""
     return f'<path d="{path}" fill="{fill}"{line}/>'
 
 
-def hat(kind: str, color: str, frame: Frame) -> str:
+def hat(kind: str, color: str, frame: StrokeFrame) -> str:
     """A beanie with a turned-up band and a pompom, a cap with its brim to the right, or a crown."""
     if kind == "beanie":
         dome = place("M-1.04,0.1 C-1.1,-1.28 1.1,-1.28 1.04,0.1 Z", frame)
@@ -49,7 +49,17 @@ def _dot(center: str, radius: float, fill: str) -> str:
     return f'<circle cx="{x}" cy="{y}" r="{radius:.2f}" fill="{fill}"/>'
 
 
-def lashes(frame: Frame) -> str:
+def marks(identity: Identity, frame: StrokeFrame, rosy: bool = False) -> str:
+    """What tells age and gender: wrinkles; on women lashes, earrings on free ears, cheeks if `rosy`."""
+    over = wrinkles(frame, identity.skin) if identity.old else ""
+    if identity.female:
+        over += blush(frame) if rosy else ""
+        over += lashes(frame) if identity.glasses != "sunglasses" else ""
+        over += earrings(frame) if identity.hair_length in ("bald", "short") or identity.bun else ""
+    return over
+
+
+def lashes(frame: StrokeFrame) -> str:
     """Two strokes at the outer corner of each eye, up and outwards."""
     u, r, lines = frame.unit, frame.eye, []
     (lx, ly), (rx, ry) = frame.points[:2]
@@ -60,7 +70,7 @@ def lashes(frame: Frame) -> str:
     return f'<path d="{"".join(lines)}" stroke="{INK}" stroke-width="{3 * u:.2f}" stroke-linecap="round"/>'
 
 
-def earrings(frame: Frame) -> str:
+def earrings(frame: StrokeFrame) -> str:
     """A golden disc under each ear that is seen."""
     line = f' stroke="{INK}" stroke-width="{frame.outline * 0.6:.2f}"' if frame.outline else ""
     return "".join(
@@ -68,7 +78,7 @@ def earrings(frame: Frame) -> str:
     )
 
 
-def blush(frame: Frame) -> str:
+def blush(frame: StrokeFrame) -> str:
     """Rosy cheeks."""
     u, cheeks = frame.unit, []
     (lx, ly), (rx, ry) = frame.points[:2]
@@ -77,7 +87,7 @@ def blush(frame: Frame) -> str:
     return f'<g fill="#ff4f6d" opacity="0.28">{"".join(cheeks)}</g>'
 
 
-def wrinkles(frame: Frame, skin: str) -> str:
+def wrinkles(frame: StrokeFrame, skin: str) -> str:
     """Lines beside the mouth, under the eyes and on the forehead, in a darker skin colour."""
     u, parts = frame.unit, []
     (lx, ly), (rx, ry), (_, ny), (ml, my), (mr, _) = frame.points
@@ -96,7 +106,7 @@ def wrinkles(frame: Frame, skin: str) -> str:
     )
 
 
-def garment(kind: str, color: str, left: Point, low: Point, right: Point, frame: Frame) -> str:
+def garment(kind: str, color: str, left: Point, low: Point, right: Point, frame: StrokeFrame) -> str:
     """A hood, lapels or a collar around the neckline that runs from `left` over `low` to `right`."""
     (lx, ly), (cx, cy), (rx, ry) = left, low, right
     w, d = (rx - lx) / 2, cy - min(ly, ry)

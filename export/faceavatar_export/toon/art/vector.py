@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from faceavatar_export.toon.art.frame import Frame
-from faceavatar_export.toon.art.strokes import earrings, hat, lashes, wrinkles
+from faceavatar_export.toon.art.frame import HairTable, StrokeFrame
+from faceavatar_export.toon.art.strokes import hat, marks
 from faceavatar_export.toon.identity import Identity, Scene
 
 ART = "avataaars"
-FRAME = Frame(
+FRAME = StrokeFrame(
     bust=(0, 0, 280),
     closeup=(40, 6, 200),
     points=((114, 112), (166, 112), (140, 131), (126, 151), (154, 151)),
@@ -17,7 +17,7 @@ FRAME = Frame(
     unit=1.12,
     eye=8,
 )
-HAIR = {
+HAIR: HairTable = {
     ("bald", False): ("", "sides"),
     ("short", False): ("shortFlat", "shortRound", "theCaesarAndSidePart"),
     ("short", True): ("shortCurly", "dreads01"),
@@ -64,8 +64,4 @@ def options(identity: Identity, scene: Scene, hair: str) -> tuple[dict[str, obje
         "accessoriesProbability": 0 if identity.glasses == "none" else 100,
         "accessoriesColor": ["#22262b"],
     }
-    over = wrinkles(FRAME, identity.skin) if identity.old else ""
-    if identity.female:
-        over += lashes(FRAME) if identity.glasses != "sunglasses" else ""
-        over += earrings(FRAME) if identity.hair_length in ("bald", "short") or identity.bun else ""
-    return chosen, over + hat(scene.headwear, scene.headwear_color, FRAME)
+    return chosen, marks(identity, FRAME) + hat(scene.headwear, scene.headwear_color, FRAME)

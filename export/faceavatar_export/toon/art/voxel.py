@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from faceavatar_export.toon.art.frame import Frame, darker
-from faceavatar_export.toon.identity import Identity, Scene
+from faceavatar_export.toon.art.frame import Frame, HairTable, darker
+from faceavatar_export.toon.identity import GOLD, Identity, Scene
 
 ART = "voxel-art"
 FRAME = Frame(
     bust=(12, 5, 102),
     closeup=(19, 7, 84),
     points=((42, 54), (74, 54), (58, 67), (50, 74), (68, 74)),
-    hat=(59, 32, 34, 18),
-    ears=((93, 66),),
-    outline=0,
-    unit=0.66,
-    eye=8,
 )
-HALF_BODY = (-3, 0, 126)
-HAIR = {
+HALF_BODY = (-3, 0, 126)  # a view of its own: this art goes on below the bust, down to the feet
+HAIR: HairTable = {
     ("bald", False): ("",),
     ("short", False): ("short", "sideSwept"),
     ("short", True): ("curly", "spiky"),
@@ -28,7 +23,6 @@ HAIR = {
     "bun": ("buns",),
 }
 _GARMENT = {"t-shirt": "plain", "hoodie": "hoodie", "jacket": "jacket", "collar": "tie"}
-_GLASSES = {"none": "square", "glasses": "square", "sunglasses": "shades"}
 _EYES = {"laugh": "happy", "surprised": "wide", "sad": "soft"}
 _DARK = "#1a1512"
 _MOUTH = {
@@ -67,7 +61,7 @@ def options(identity: Identity, scene: Scene, hair: str) -> tuple[dict[str, obje
         "hairColor": [identity.hair_color],
         "beardVariant": ["full" if identity.beard == "full" else "mustache"],
         "beardProbability": 0 if identity.beard == "none" else 100,
-        "glassesVariant": [_GLASSES[identity.glasses]],
+        "glassesVariant": ["shades" if identity.glasses == "sunglasses" else "square"],
         "glassesProbability": 0 if identity.glasses == "none" else 100,
     }
     return chosen, _face(identity, scene) + _hat(scene)
@@ -99,7 +93,7 @@ def _face(identity: Identity, scene: Scene) -> str:
         over += _blocks("M66 46h17v16H66z", identity.skin) + _blocks("M67 53h15v3H67z", _DARK)
     if identity.female:
         over += _blocks("M31 46h3v2h15v2H34v-2h-3zM85 46h-3v2H67v2h15v-2h3z", _DARK)
-        over += _blocks("M91 64h4v5h-4z", "#f2bd2e") if identity.hair_length in ("bald", "short") else ""
+        over += _blocks("M91 64h4v5h-4z", GOLD) if identity.hair_length in ("bald", "short") else ""
     return over
 
 

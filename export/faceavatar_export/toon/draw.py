@@ -3,6 +3,11 @@
 `python -m faceavatar_export.toon.draw FOLDER --count N --size S [--alpha]` writes FOLDER/pictures.npy
 (uint8 (N, S, S, 3), or (N, S, S, 4) straight alpha and no background with --alpha), FOLDER/embeddings.npy
 ((N, 24) float32, identity.embed) and FOLDER/scenes.jsonl (identity and scene of each).
+
+`--height H --width W` in place of `--size S` draws (N, H, W, 3) of another aspect ratio: the figure stands on
+the middle of the lower edge, as large as in a square of the shorter side. A set has one size, so several
+aspect ratios are several sets; with the same seed they show the same people in the same scenes. The stages
+that train take square sets.
 """
 
 from __future__ import annotations
@@ -47,21 +52,24 @@ def sample(seed: int, index: int) -> tuple[Identity, Scene]:
     return identity, scene
 
 
-def draw_range(folder: Path, seed: int, start: int, stop: int, size: int, alpha: bool) -> int:
-    """Draws pictures start..stop-1 into FOLDER/pictures.npy, which must exist."""
+def draw_range(folder: Path, seed: int, start: int, stop: int) -> int:
+    """Draws pictures start..stop-1 into FOLDER/pictures.npy, which must exist: its shape says how."""
     pictures = np.load(folder / "pictures.npy", mmap_mode="r+")
+    _, height, width, channels = pictures.shape
+    draw = styles.draw_figure if channels == 4 else styles.draw_canvas
     for i in range(start, stop):
-        identity, scene = sample(seed, i)
-        rgba = styles.draw_rgba(identity, scene, size)
-        pictures[i] = rgba if alpha else styles.composite(rgba, styles.background(scene, size))
+        pictures[i] = draw(*sample(seed, i), height, width)
     pictures.flush()
     return stop - start
 
 
-def draw_set(folder: Path, count: int, size: int, seed: int, alpha: bool, processes: int) -> None:
-    """Writes a whole set to `folder`."""
+def draw_set(
+    folder: Path, count: int, size: int | tuple[int, int], seed: int, alpha: bool, processes: int
+) -> None:
+    """Writes a whole set to `folder`; `size` is the side of square pictures or (height, width)."""
     folder.mkdir(parents=True, exist_ok=True)
-    shape = (count, size, size, 4 if alpha else 3)
+    height, width = (size, size) if isinstance(size, int) else size
+    shape = (count, height, width, 4 if alpha else 3)
     np.lib.format.open_memmap(folder / "pictures.npy", "w+", np.uint8, shape).flush()
     people = [sample(seed, i) for i in range(count)]
     embeddings = (
@@ -74,10 +82,7 @@ def draw_set(folder: Path, count: int, size: int, seed: int, alpha: bool, proces
     step = min(500, max(1, math.ceil(count / processes)))
     # Forked children of a process with threads (torch's, in tests) may hang.
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        jobs = [
-            pool.submit(draw_range, folder, seed, a, min(a + step, count), size, alpha)
-            for a in range(0, count, step)
-        ]
+        jobs = [pool.submit(draw_range, folder, seed, a, min(a + step, count)) for a in range(0, count, step)]
         done = 0
         for job in jobs:
             done += job.result()
@@ -97,12 +102,17 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, required=True)
-    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--size", type=int, default=256, help="the side of square pictures, in pixels")
+    parser.add_argument("--height", type=int, help="in place of --size, together with --width")
+    parser.add_argument("--width", type=int)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--alpha", action="store_true")
     parser.add_argument("--processes", type=int, default=2)
     args = parser.parse_args()
-    draw_set(args.folder, args.count, args.size, args.seed, args.alpha, args.processes)
+    if (args.height is None) != (args.width is None):
+        parser.error("--height and --width belong together; give both, or --size for squares")
+    size = args.size if args.height is None else (args.height, args.width)
+    draw_set(args.folder, args.count, size, args.seed, args.alpha, args.processes)
 
 
 if __name__ == "__main__":

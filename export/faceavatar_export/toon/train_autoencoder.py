@@ -1,6 +1,6 @@
 """Trains the autoencoder on crops of drawn figures over random backgrounds; restarts from its checkpoint.
 
-`python -m faceavatar_export.toon.train_autoencoder DATA OUT --minutes 20`, or `torchrun --nproc-per-node N -m
+`python -m faceavatar_export.toon.train_autoencoder DATA OUT`, or `torchrun --nproc-per-node N -m
 ...` for N processes that share their gradients (DATA: a set drawn with --size 512 --alpha).
 
 With `--warm WARM.pt` (written by warm_start.py) a first start takes the decoder and the latents' statistics
@@ -10,9 +10,8 @@ after that. Latents then keep the meaning that the pack's UNet knows.
 
 from __future__ import annotations
 
-import argparse
-import math
-import time
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,22 +21,32 @@ from torch.nn import functional as F
 
 from faceavatar_export.toon import backdrop
 from faceavatar_export.toon.autoencoder import Autoencoder
+from faceavatar_export.toon.settings import read_settings, stage_parser
 from faceavatar_export.toon.training import (
-    RunLog,
-    agreed,
+    Stage,
     channels_last,
+    choose_device,
+    data_workers,
+    endless,
     join_processes,
-    load_checkpoint,
-    save_checkpoint,
-    share_gradients,
-    warm_cosine,
 )
 
-LATENT_NOISE = 0.1
-FROZEN_SHARE = 0.33  # of the time that a warm decoder waits for its new encoder
+STATISTICS_BATCHES = 32
 
 
-def batch(pictures: np.ndarray, rng: np.random.Generator, count: int, crop: int) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The section [autoencoder]."""
+
+    minutes: float
+    batch: int
+    crop: int
+    lr: float
+    latent_noise: float
+    frozen_share: float
+
+
+def batch(pictures: np.ndarray, count: int, crop: int, rng: np.random.Generator) -> Tensor:
     """(count, 3, crop, crop) float32 in -1..1; crops lie on the 64 px latent grid, and favour the head."""
     out = np.empty((count, crop, crop, 3), np.float32)
     for i in range(count):
@@ -73,12 +82,26 @@ def _log(picture: Tensor) -> Tensor:
 
 def measure_latents(model: Autoencoder, pictures: np.ndarray, rng: np.random.Generator) -> None:
     """Sets the decoder's mean and std from 512 whole pictures."""
+    device, size = model.decoder.mean.device, pictures.shape[1]
     with torch.no_grad():
         latents = torch.cat(
-            [model.encoder(F.avg_pool2d(batch(pictures, rng, 16, pictures.shape[1]), 2)) for _ in range(32)]
+            [
+                model.encoder(F.avg_pool2d(batch(pictures, 16, size, rng).to(device), 2))
+                for _ in range(STATISTICS_BATCHES)
+            ]
         )
     model.decoder.mean.copy_(latents.mean((0, 2, 3)))
     model.decoder.std.copy_(latents.std((0, 2, 3)))
+
+
+def losses(model: Autoencoder, target: Tensor, latent_noise: float) -> tuple[Tensor, Tensor]:
+    """The loss of a batch of crops, with noise on the latents and a pull on large ones; and its plain L1."""
+    with torch.autocast(target.device.type, torch.bfloat16):
+        latents = model.encode(F.avg_pool2d(target, 2))
+        decoded = model.decoder(latents + latent_noise * torch.randn_like(latents))
+    decoded = decoded.float()
+    loss = picture_loss(decoded, target) + 0.002 * F.relu(latents.float().square() - 9).mean()
+    return loss, (decoded.detach() - target).abs().mean()
 
 
 def start_warm(model: Autoencoder, warm: Path) -> None:
@@ -86,77 +109,56 @@ def start_warm(model: Autoencoder, warm: Path) -> None:
     model.decoder.load_state_dict(torch.load(warm, weights_only=True)["decoder"])
 
 
-def train(
-    data: Path, out: Path, minutes: float, batch_size: int, crop: int, lr: float, warm: Path | None = None
-) -> None:
-    """Trains for `minutes` of wall clock with a warm-up and cosine decay over that time."""
-    rank, processes = join_processes()
+def prepare(
+    out: Path, settings: Settings, device: torch.device, warm: Path | None
+) -> tuple[Stage, Autoencoder]:
+    """A fresh, a warm or a restored run on its device; ValueError where it is finished for good."""
+    team = join_processes(device)
     torch.manual_seed(0)  # the same first weights in every process
-    pictures = np.load(data / "pictures.npy", mmap_mode="r")
-    model = channels_last(Autoencoder())
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=1e-4)
-    step, spent = load_checkpoint(out / "autoencoder.pt", model=model, optimizer=optimizer)
+    model = Autoencoder()
+    file = out / "autoencoder.pt"
+    if warm is not None and not file.exists():
+        start_warm(model, warm)
+    model = channels_last(model.to(device))
+    optimizer = torch.optim.AdamW(model.parameters(), settings.lr, (0.9, 0.95), weight_decay=1e-4, fused=True)
+    stage = Stage(file, ("loss", "l1"), settings, team, model, optimizer)
     if warm is None and not bool((model.decoder.std == 1).all()):
         raise ValueError(
-            f"{out / 'autoencoder.pt'}: finished, and its latents' statistics are fixed, since other stages "
-            "stand on them; go on with refine_decoder, or train anew in an empty folder"
+            f"{file}: finished, and its latents' statistics are fixed, since other stages stand on them; "
+            "go on with refine_decoder, or train anew in an empty folder"
         )
-    if warm is not None and step == 0:
-        start_warm(model, warm)
-    rng = np.random.default_rng((5, step, rank))
-    torch.manual_seed(1000 * step + rank)
-    log, start = RunLog(out / "autoencoder.csv", ("step", "minutes", "loss", "l1")), time.time() - spent
-    while (elapsed := agreed((time.time() - start) / 60, processes)) < minutes:
-        for group in optimizer.param_groups:
-            group["lr"] = lr * warm_cosine(elapsed / minutes)
-        model.decoder.requires_grad_(warm is None or elapsed > minutes * FROZEN_SHARE)
-        target = batch(pictures, rng, batch_size, crop).contiguous(memory_format=torch.channels_last)
-        loss, l1 = losses(model, target)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        share_gradients(model, processes)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        if rank == 0 and step % 50 == 0:
-            log.write(step, elapsed, loss.item(), l1.item())
-            if not math.isfinite(loss.item()):
-                raise RuntimeError(f"loss is {loss.item()} at step {step}")
-        if rank == 0 and step % 300 == 0:
-            save_checkpoint(
-                out / "autoencoder.pt", step, time.time() - start, model=model, optimizer=optimizer
-            )
-    if rank > 0:
-        return
-    if warm is None:  # the noise is relative to raw latents near unit scale; statistics are fixed only now
-        measure_latents(model, pictures, rng)
-    save_checkpoint(out / "autoencoder.pt", step, time.time() - start, model=model, optimizer=optimizer)
+    return stage, model
 
 
-def losses(model: Autoencoder, target: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss of a batch of crops, with noise on the latents and a pull on large ones; and its plain L1."""
-    with torch.autocast("cpu", torch.bfloat16):
-        latents = model.encode(F.avg_pool2d(target, 2))
-        decoded = model.decoder(latents + LATENT_NOISE * torch.randn_like(latents))
-    decoded = decoded.float()
-    loss = picture_loss(decoded, target) + 0.002 * F.relu(latents.float().square() - 9).mean()
-    return loss, (decoded.detach() - target).abs().mean()
+def train(data: Path, out: Path, settings: Settings, device: torch.device, warm: Path | None = None) -> None:
+    """Trains for the settings' minutes of wall clock; OUT/autoencoder.pt is the checkpoint."""
+    pictures = np.load(data / "pictures.npy", mmap_mode="r")
+    stage, model = prepare(out, settings, device, warm)
+    torch.manual_seed(1000 * stage.step + stage.rank)
+    make = partial(batch, pictures, settings.batch, settings.crop)
+    crops = endless(make, (5, stage.step, stage.rank), data_workers(device))
+    for share in stage.steps(save_every=300):
+        model.decoder.requires_grad_(warm is None or share > settings.frozen_share)
+        target = next(crops).to(device, memory_format=torch.channels_last)
+        loss, l1 = losses(model, target, settings.latent_noise)
+        stage.learn(loss)
+        stage.note(loss=loss, l1=l1)
+    if stage.leads and warm is None:
+        # The noise is relative to raw latents near unit scale; statistics are fixed only now.
+        measure_latents(model, pictures, np.random.default_rng((5, stage.step)))
+        stage.save()
 
 
 def main() -> None:
     """The command line of the module's docstring."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = stage_parser(__doc__, Settings)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=20)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--crop", type=int, default=256)
-    parser.add_argument("--lr", type=float, default=1.5e-3)
-    parser.add_argument("--warm", type=Path)
+    parser.add_argument("--warm", type=Path, help="warm.pt of warm_start, at every start")
     args = parser.parse_args()
-    train(args.data, args.out, args.minutes, args.batch, args.crop, args.lr, args.warm)
+    device = choose_device(args.device)
+    settings = read_settings(Settings, "autoencoder", device.type, args.config, vars(args))
+    train(args.data, args.out, settings, device, args.warm)
 
 
 if __name__ == "__main__":

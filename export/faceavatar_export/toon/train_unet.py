@@ -12,6 +12,7 @@ With `--warm WARM.pt` (written by warm_start.py) a first start takes the weights
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,8 @@ from faceavatar_export.toon.training import (
     Average,
     Stage,
     choose_device,
+    data_workers,
+    endless,
     join_processes,
     load_checkpoint,
 )
@@ -150,6 +153,11 @@ def load_material(data: Path, default_weight: float) -> Material:
     return Material(latents, embeddings, people, weights / weights.sum(), range(count, len(people)))
 
 
+@cache
+def _alphas(device: torch.device) -> Tensor:
+    return torch.as_tensor(make_schedule().alphas_cumprod).to(device)
+
+
 def noise_loss(
     model: Model, weights: Tensor, clean: Tensor, told: Conditions, noise: Tensor, t: Tensor
 ) -> Tensor:
@@ -157,7 +165,7 @@ def noise_loss(
 
     `weights` (1, 1, 8, 8) are those of the cells.
     """
-    a = make_schedule().alphas_cumprod.to(clean.device)[t][:, None, None, None]
+    a = _alphas(clean.device)[t][:, None, None, None]
     noisy, v = a.sqrt() * clean + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * clean
     with torch.autocast(clean.device.type, torch.bfloat16):
         predicted = model(noisy, t, told.states, told.face_embeds)
@@ -173,38 +181,44 @@ def face_weights(weight: float, device: torch.device) -> Tensor:
     return weights
 
 
+Batch = tuple[Tensor, Conditions, Tensor, Tensor]  # clean latents, conditions, noise, timesteps
+
+
 class Batches:
-    """Draws batches of latents, conditions, noise and timesteps with a generator of its own."""
+    """Makes batches on the CPU, with a generator that is given."""
 
-    def __init__(
-        self, material: Material, maker: ConditionMaker, device: torch.device, seed: tuple[int, ...]
-    ) -> None:
-        self.material, self._maker, self._device = material, maker, device
-        self._rng = np.random.default_rng(seed)
+    def __init__(self, material: Material, maker: ConditionMaker) -> None:
+        self._material, self._maker = material, maker
 
-    def draw(self, count: int) -> tuple[Tensor, Conditions, Tensor, Tensor]:
-        """Clean latents, conditions, noise and timesteps of `count` random pictures, held-out ones apart."""
-        weights = self.material.weights
-        return self.of(self._rng.choice(len(weights), count, p=weights))
+    def draw(self, count: int, rng: np.random.Generator) -> Batch:
+        """A batch of `count` random pictures, held-out ones apart."""
+        weights = self._material.weights
+        return self.of(rng.choice(len(weights), count, p=weights), rng)
 
-    def of(self, rows: np.ndarray) -> tuple[Tensor, Conditions, Tensor, Tensor]:
-        """The same of the pictures given."""
-        m, rng, device = self.material, self._rng, self._device
+    def of(self, rows: np.ndarray, rng: np.random.Generator) -> Batch:
+        """A batch of the pictures given."""
+        m = self._material
         windows = 2 if rng.random() < 0.08 else 1
         told = self._maker.make([m.people[i] for i in rows], m.embeddings[rows], rng, windows)
         clean = torch.from_numpy(m.latents[rows].astype(np.float32))
         noise = torch.from_numpy(rng.standard_normal(clean.shape, np.float32))
-        t = torch.from_numpy(rng.integers(0, 1000, len(rows)))
-        moved = Conditions(told.states.to(device), told.face_embeds.to(device))
-        return clean.to(device), moved, noise.to(device), t.to(device)
+        return clean, told, noise, torch.from_numpy(rng.integers(0, 1000, len(rows)))
+
+
+def batch_loss(model: Model, weights: Tensor, batch: Batch) -> Tensor:
+    """noise_loss of a batch, (B,), moved to where the cells' `weights` are."""
+    device = weights.device
+    clean, told, noise, t = batch
+    told = Conditions(told.states.to(device), told.face_embeds.to(device))
+    return noise_loss(model, weights, clean.to(device), told, noise.to(device), t.to(device))
 
 
 @torch.inference_mode()
 def held_out_loss(model: Model, weights: Tensor, material: Material, maker: ConditionMaker) -> float:
     """The loss on held-out pictures, always with the same captions, noise and timesteps."""
-    batches = Batches(material, maker, weights.device, (77,))
-    rows = np.array(material.held)[:: len(material.held) // HELD_OUT_ROWS][:HELD_OUT_ROWS]
-    parts = [noise_loss(model, weights, *batches.of(part)) for part in np.split(rows, 4)]
+    batches, rng = Batches(material, maker), np.random.default_rng(77)
+    rows = np.array(material.held)[:: max(1, len(material.held) // HELD_OUT_ROWS)][:HELD_OUT_ROWS]
+    parts = [batch_loss(model, weights, batches.of(part, rng)) for part in np.array_split(rows, 4)]
     return torch.cat(parts).mean().item()
 
 
@@ -224,7 +238,7 @@ def prepare(
         start_warm(model, warm)
     model = model.to(device)
     average = Average(model, settings.decay)
-    optimizer = torch.optim.AdamW(model.parameters(), settings.lr, (0.9, 0.98), weight_decay=1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), settings.lr, (0.9, 0.98), weight_decay=1e-3, fused=True)
     stage = Stage(run / "unet.pt", ("loss", "held_out"), settings, team, model, optimizer, average=average)
     return stage, model, average
 
@@ -236,9 +250,10 @@ def train(
     material, maker = load_material(data, settings.default_weight), load_text(run, tokenizer)
     stage, model, average = prepare(run, settings, device, warm)
     weights = face_weights(settings.face_weight, device)
-    batches = Batches(material, maker, device, (8, stage.step, stage.rank))
+    make = partial(Batches(material, maker).draw, settings.batch)
+    batches = endless(make, (8, stage.step, stage.rank), data_workers(device))
     for _ in stage.steps():
-        loss = noise_loss(model, weights, *batches.draw(settings.batch)).mean()
+        loss = batch_loss(model, weights, next(batches)).mean()
         stage.learn(loss)
         stage.note(loss=loss)
         if not stage.leads:

@@ -15,10 +15,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, distributed, nn
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 M = TypeVar("M", bound=nn.Module)
+B = TypeVar("B")
 
 
 class RunLog:
@@ -143,6 +146,33 @@ def agreed(value: float, processes: int) -> float:
     shared = torch.tensor([value], dtype=torch.float64)
     distributed.broadcast(shared, 0)
     return float(shared)
+
+
+class _Endless(IterableDataset[B]):
+    def __init__(self, make: Callable[[np.random.Generator], B], seed: tuple[int, ...]) -> None:
+        self._make, self._seed = make, seed
+
+    def __iter__(self) -> Iterator[B]:
+        worker = get_worker_info()
+        rng = np.random.default_rng(self._seed if worker is None else (*self._seed, worker.id))
+        while True:
+            yield self._make(rng)
+
+
+def endless(make: Callable[[np.random.Generator], B], seed: tuple[int, ...], workers: int = 0) -> Iterator[B]:
+    """What `make` gives, over and over; made by `workers` processes with a generator each, if not 0."""
+    # batch_size None: `make` gives whole batches; the collate function keeps them as they are.
+    return iter(DataLoader(_Endless(make, seed), None, num_workers=workers, collate_fn=_same))
+
+
+def _same(batch: B) -> B:
+    return batch
+
+
+def data_workers(device: torch.device) -> int:
+    """How many processes make batches: none where they train as well, up to eight beside a GPU, which would
+    wait for them otherwise."""
+    return 0 if device.type == "cpu" else max(1, min(8, (os.cpu_count() or 2) - 1))
 
 
 class Pace(Protocol):

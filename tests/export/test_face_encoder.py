@@ -15,7 +15,10 @@ pytest.importorskip("resvg_py")
 import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
 
+from faceavatar.face.align import TEMPLATES, similarity  # noqa: E402
+from faceavatar.pack import find_pack  # noqa: E402
 from faceavatar_export.toon import colors, face_data, photo_like  # noqa: E402
+from faceavatar_export.toon.check_face_encoder import right  # noqa: E402
 from faceavatar_export.toon.face_encoder import (  # noqa: E402
     FaceEncoder,
     GenderNet,
@@ -32,6 +35,7 @@ from faceavatar_export.toon.identity import (  # noqa: E402
 )
 from faceavatar_export.toon.train_face_encoder import Batch, disturb, losses  # noqa: E402
 from faceavatar_export.toon.training import Average, save_checkpoint  # noqa: E402
+from faceavatar_export.toon.warm_face_encoder import load_graph  # noqa: E402
 
 PERSON = Identity(True, "#d29a6c", "#3a2619", "long", False, False, "none", "none")
 
@@ -39,7 +43,12 @@ PERSON = Identity(True, "#d29a6c", "#3a2619", "long", False, False, "none", "non
 @pytest.fixture(scope="module")
 def model() -> FaceEncoder:
     torch.manual_seed(0)
-    return FaceEncoder().eval()
+    net = FaceEncoder()
+    for norm in (m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        torch.nn.init.uniform_(norm.weight, 0.8, 1.2)
+        torch.nn.init.uniform_(norm.bias, -0.1, 0.1)
+        norm.running_mean.uniform_(-0.1, 0.1)
+    return net.eval()
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +96,8 @@ def test_switches_lie_within_one_and_unused_slots_are_empty(model: FaceEncoder) 
     with torch.no_grad():
         e = model(face).numpy()
     assert np.all(e[:, 0] == 1)
-    assert np.all(np.abs(e[:, 7:18]) <= 1)
-    assert np.all(e[:, 18:] == 0)
+    assert np.all(np.abs(e[:, 7:19]) <= 1)
+    assert np.all(e[:, 19:] == 0)
 
 
 @pytest.mark.parametrize("color", ["#ffe3cf", "#b57a4b", "#3d261b"])
@@ -136,8 +145,92 @@ def test_the_bald_and_shaven_have_no_hair() -> None:
 
 def test_a_seed_draws_the_same_head_again() -> None:
     first, second = (face_data.example(4, 7, 0.0) for _ in range(2))
-    assert first[0] == second[0]
+    np.testing.assert_array_equal(first[0], second[0])
     np.testing.assert_array_equal(first[1], second[1])
+
+
+@pytest.mark.parametrize("headwear", ["beanie", "cap"])
+def test_a_hat_covers_hair_and_leaves_the_face(headwear: str) -> None:
+    person = replace(PERSON, female=False, hair_length="short")
+    bare, covered = (
+        [photo_like.draw(person, np.random.default_rng(seed), kind) for seed in range(8)]
+        for kind in ("none", headwear)
+    )
+    assert sum(c.hair.sum() for c in covered) < 0.6 * sum(c.hair.sum() for c in bare)
+    cheeks = [sum(c.skin[70:90, 50:78].sum() for c in heads) for heads in (bare, covered)]
+    assert cheeks[1] > 0.9 * cheeks[0]
+
+
+def test_age_is_seen_in_the_face_alone() -> None:
+    young, old = (
+        photo_like.draw(replace(PERSON, old=age), np.random.default_rng(5)).rgb for age in (False, True)
+    )
+    assert np.abs(young - old)[56:96, 48:80].mean() > 2
+
+
+def test_a_drawing_tells_neither_curls_under_a_hat_nor_those_of_long_hair_in_ink() -> None:
+    person = replace(PERSON, hair_length="short", curly=True)
+    scene = replace(sample_scene(np.random.default_rng(0), "vector"), headwear="cap")
+    assert face_data.told(person, scene)[11] == 0
+    assert face_data.told(person, replace(scene, headwear="none"))[11] == 1
+    inked = replace(scene, style="ink", headwear="none")
+    assert face_data.told(replace(person, hair_length="long"), inked)[11] == 0
+    np.testing.assert_array_equal(np.delete(face_data.told(person, scene), 11), np.delete(embed(person), 11))
+
+
+def test_drawings_stray_in_training_as_they_do_where_the_detector_finds_them() -> None:
+    template = TEMPLATES["head"] * (128 / 112)
+    points = template * 3 + 17
+    rng = np.random.default_rng(0)
+    strayed = []
+    for _ in range(400):
+        seen = similarity(face_data.found_at(points, "storybook", rng), template)
+        true = similarity(points, template)
+        scale = np.hypot(*seen[:, 0]) / np.hypot(*true[:, 0])
+        middle = seen[:, :2] @ points.mean(0) + seen[:, 2] - template.mean(0)
+        strayed.append((np.log(scale), *middle))
+    mean, deviation = face_data.STRAYS["storybook"]
+    np.testing.assert_allclose(np.mean(strayed, 0), np.array(mean)[[0, 2, 3]], atol=0.5)
+    np.testing.assert_allclose(np.std(strayed, 0), np.array(deviation)[[0, 2, 3]], rtol=0.35)
+
+
+def test_what_a_picture_does_not_tell_is_not_learnt(model: FaceEncoder) -> None:
+    face = to_input(np.repeat(flat_face("#b57a4b"), 2, 0))
+    told = torch.from_numpy(np.repeat(embed(PERSON)[None], 2, 0))
+    silent = told.clone()
+    silent[:, 7:19] = 0
+    rgb = torch.full((2, 3), 0.5)
+    masks, kind = torch.zeros(2, 2, 64, 64), torch.tensor([1, 1])
+    learnt = [
+        losses(model, Batch(face, masks, e, kind, rgb, rgb), torch.Generator().manual_seed(0))["switches"]
+        for e in (told, silent)
+    ]
+    assert learnt[0] > 1
+    assert learnt[1] == 0
+
+
+def test_a_network_read_back_from_its_graph_is_that_graph(model: FaceEncoder, graph: Path) -> None:
+    again = FaceEncoder()
+    faces = torch.rand(3, 3, 128, 128, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    load_graph(again, graph, faces)
+    with torch.no_grad():
+        np.testing.assert_allclose(again.eval()(faces), model(faces), atol=1e-3)
+
+
+def test_a_graph_of_another_network_is_refused() -> None:
+    pack = find_pack("toon") / "matting.onnx"
+    with pytest.raises(ValueError, match="is it the same network"):
+        load_graph(FaceEncoder(), pack, torch.zeros(2, 3, 128, 128))
+
+
+def test_the_check_counts_only_what_a_picture_tells() -> None:
+    wanted = embed(replace(PERSON, hair_length="bald"))
+    wanted[11] = 0
+    judged = right(wanted, embed(replace(PERSON, female=False, skin="#3d261b")))
+    assert judged["curly"] is None
+    assert judged["hair_color"] is None
+    assert judged["glasses"] is True
+    assert (judged["female"], judged["skin"], judged["hair_length"]) == (False, False, False)
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -7,14 +7,12 @@ noise, cut borders, backgrounds in the colours of skin and hair. Realism matters
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from faceavatar_export.toon import colors
 from faceavatar_export.toon.identity import Identity
+from faceavatar_export.toon.photo_canvas import EYES, SIZE, Canvas, blob, blobs, noise
 from faceavatar_export.toon.photo_hair import (
     Floats,
     Shape,
@@ -25,55 +23,9 @@ from faceavatar_export.toon.photo_hair import (
     outline,
     sample_shape,
 )
+from faceavatar_export.toon.photo_worn import glasses, hat
 
-SIZE = 128
-EYES = ((55.5, 66.5), (72.4, 66.5))
 _Y, _X = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
-
-
-@dataclass
-class Canvas:
-    """rgb: float32 (128, 128, 3) in 0..255. hair, skin: what of each pixel is hair and bare skin, 0..1."""
-
-    rgb: Floats
-    hair: Floats = field(default_factory=lambda: np.zeros((SIZE, SIZE), np.float32))
-    skin: Floats = field(default_factory=lambda: np.zeros((SIZE, SIZE), np.float32))
-
-    def paint(self, mask: Floats, color: NDArray[np.floating], kind: str = "") -> None:
-        """Lays `color` ((3,) or (128, 128, 3)) over the picture; `kind` is "hair", "skin" or neither."""
-        box = _extent(mask)
-        m, rgb = mask[box], self.rgb[box]
-        over = np.asarray(color, np.float32)
-        rgb += ((over[box] if over.ndim == 3 else over) - rgb) * m[..., None]
-        for name, labels in (("hair", self.hair[box]), ("skin", self.skin[box])):
-            labels *= 1 - m
-            if kind == name:
-                labels += m
-
-    def shade(self, mask: Floats, factor: float) -> None:
-        """Darkens (factor < 1) or lightens where the mask is set; labels stay."""
-        box = _extent(mask)
-        self.rgb[box] *= 1 + (factor - 1) * mask[box][..., None]
-
-
-def _extent(mask: Floats) -> tuple[slice, slice]:
-    """The smallest box that holds all of a mask worth painting."""
-    x, y, width, height = cv2.boundingRect((mask > 0.004).astype(np.uint8))
-    return slice(y, y + height), slice(x, x + width)
-
-
-def _blob(x: float, y: float, rx: float, ry: float) -> Floats:
-    return np.asarray(np.exp(-(((_X - x) / rx) ** 2) - ((_Y - y) / ry) ** 2), np.float32)
-
-
-def _blobs(*spots: tuple[float, float, float, float]) -> Floats:
-    return np.asarray(np.sum([_blob(*spot) for spot in spots], 0), np.float32)
-
-
-def _noise(rng: np.random.Generator, cells: int, channels: int = 1) -> Floats:
-    """Smooth noise (128, 128[, channels]) in 0..1."""
-    small = rng.random((cells, cells, channels), np.float32)
-    return np.asarray(cv2.resize(small, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC))
 
 
 def _any_color(rng: np.random.Generator, person: Identity) -> Floats:
@@ -100,13 +52,13 @@ def backdrop(rng: np.random.Generator, person: Identity) -> Floats:
         angle = rng.uniform(0, 2 * np.pi)
         t = np.clip(((_X - 64) * np.cos(angle) + (_Y - 64) * np.sin(angle)) / 120 + 0.5, 0, 1)
     elif kind < 0.7:
-        t = np.clip(_noise(rng, int(rng.integers(2, 9))) * 1.8 - 0.4, 0, 1)
+        t = np.clip(noise(rng, int(rng.integers(2, 9))) * 1.8 - 0.4, 0, 1)
     else:
         period, angle = rng.uniform(6, 60), rng.choice((0.0, np.pi / 2, rng.uniform(0, np.pi)))
         wave = np.sin((_X * np.cos(angle) + _Y * np.sin(angle)) * 2 * np.pi / period + rng.uniform(0, 6))
         t = np.asarray(wave > rng.uniform(-0.8, 0.8), np.float32)
     rgb = first + (second - first) * t[..., None]
-    rgb = rgb + (_noise(rng, int(rng.integers(3, 64)), 3) - 0.5) * rng.choice(
+    rgb = rgb + (noise(rng, int(rng.integers(3, 64)), 3) - 0.5) * rng.choice(
         (0, 15, 40, 110), p=(0.3, 0.3, 0.25, 0.15)
     )
     for _ in range(int(rng.integers(0, 4))):
@@ -131,11 +83,16 @@ def _light(rng: np.random.Generator, shape: Shape) -> Floats:
 
 def _skin_field(rng: np.random.Generator, person: Identity, shape: Shape, light: Floats) -> Floats:
     base = colors.hex_to_rgb(person.skin).astype(np.float32)
-    red = _blobs((52, 79, 6, 5), (76, 79, 6, 5), (64, 75, 6, 5)) * np.float32(rng.uniform(0, 0.12))
+    red = blobs((52, 79, 6, 5), (76, 79, 6, 5), (64, 75, 6, 5)) * np.float32(rng.uniform(0, 0.12))
     tone = base * (1 + red[..., None] * np.array([0.6, -0.5, -0.4], np.float32))
-    tone = tone * (light * (1 + (_noise(rng, 20) - 0.5) * rng.uniform(0, 0.12)))[..., None]
+    tone = tone * (light * (1 + (noise(rng, 20) - 0.5) * rng.uniform(0, 0.12)))[..., None]
     at = shape.cx - 64
-    gloss = _blobs((64 + at, 52, 9, 4), (52 + at, 74, 4, 3), (76 + at, 74, 4, 3))
+    if person.hair_length == "bald" and rng.random() < 0.6:
+        scalp = blobs(
+            (64 + at + float(rng.normal(0, 6)), shape.crown + 9, rng.uniform(4, 10), rng.uniform(3, 6))
+        )
+        tone = tone + (scalp * np.float32(rng.uniform(10, 70)))[..., None]
+    gloss = blobs((64 + at, 52, 9, 4), (52 + at, 74, 4, 3), (76 + at, 74, 4, 3))
     return np.asarray(tone + (gloss * rng.uniform(0, 40) * (rng.random() < 0.5))[..., None], np.float32)
 
 
@@ -153,9 +110,7 @@ def _body(c: Canvas, rng: np.random.Generator, person: Identity, shape: Shape, s
     cloth = _any_color(rng, person)
     if rng.random() < 0.3:
         cloth = np.full(3, rng.uniform(10, 50), np.float32)
-    stripes = (_noise(rng, int(rng.integers(4, 64)), 3) - 0.5) * rng.choice(
-        (10, 30, 120), p=(0.6, 0.25, 0.15)
-    )
+    stripes = (noise(rng, int(rng.integers(4, 64)), 3) - 0.5) * rng.choice((10, 30, 120), p=(0.6, 0.25, 0.15))
     c.paint(fill(np.array([*left, *right, [x, top + dip]])), np.clip(cloth + stripes, 0, 255))
     if rng.random() < 0.35:  # shirt and tie
         open_at = rng.uniform(8, 16)
@@ -177,7 +132,7 @@ def _eyes(c: Canvas, rng: np.random.Generator, person: Identity) -> None:
     lift, open_eye = rng.uniform(3.6, 7), rng.uniform(0.8, 1.9)
     socket = rng.uniform(0.45, 0.95)
     for (x, y), side in zip(EYES, (-1, 1), strict=True):
-        c.shade(_blob(x, y - 1, 5.5, 3.5), socket)
+        c.shade(blob(x, y - 1, 5.5, 3.5), socket)
         c.paint(fill(ellipse(x, y, 3.6, open_eye)), np.full(3, rng.uniform(150, 235)))
         c.paint(fill(ellipse(x, y, 1.6, min(1.7, open_eye))), iris)
         lid = np.array([[x - 4 * side, y + 0.2], [x, y - open_eye - 0.3], [x + 4.2 * side, y]])
@@ -190,10 +145,10 @@ def _eyes(c: Canvas, rng: np.random.Generator, person: Identity) -> None:
 
 def _nose_and_mouth(c: Canvas, rng: np.random.Generator, person: Identity) -> None:
     side = rng.choice((-1, 1))
-    c.shade(_blob(64 + 3.2 * side, 73, 1.8, 5), rng.uniform(0.75, 1))
-    c.shade(_blob(64, 79, 4, 1.6), rng.uniform(0.55, 0.9))
+    c.shade(blob(64 + 3.2 * side, 73, 1.8, 5), rng.uniform(0.75, 1))
+    c.shade(blob(64, 79, 4, 1.6), rng.uniform(0.55, 0.9))
     for x in (62.2, 65.8):
-        c.shade(_blob(x, 78, 0.9, 0.7), rng.uniform(0.3, 0.8))
+        c.shade(blob(x, 78, 0.9, 0.7), rng.uniform(0.3, 0.8))
     if rng.random() < 0.4:
         for sign in (-1, 1):
             fold = np.array([[64 + 5 * sign, 77], [64 + 9 * sign, 82], [64 + 9.5 * sign, 87]])
@@ -213,47 +168,52 @@ def _nose_and_mouth(c: Canvas, rng: np.random.Generator, person: Identity) -> No
         c.paint(fill((lips - [64, 0]) * [0.8, 1] + [64, 0]), inner)
     else:
         c.shade(line(np.array([[64 - wide, 86 - smile], [64, 86], [64 + wide, 86 - smile]]), 0.5), 0.5)
-    c.shade(_blob(64, 91, 4, 1.5), rng.uniform(0.75, 1))
+    c.shade(blob(64, 91, 4, 1.5), rng.uniform(0.75, 1))
 
 
-def _age(c: Canvas, rng: np.random.Generator, person: Identity) -> None:
-    """Folds beside nose and mouth, bags, crow's feet and lines on the forehead, each seen or not."""
-    if not person.old:
-        return
-    deep = rng.uniform(0.5, 0.85)
+def _folds(c: Canvas, rng: np.random.Generator, deep: float) -> None:
+    """From the nose past the mouth, as smiles and years leave them."""
+    for sign in (-1, 1):
+        wide, low = rng.uniform(8.5, 11), rng.uniform(86, 91)
+        fold = np.array([[64 + 5 * sign, 76.5], [64 + (wide - 0.8) * sign, 81], [64 + wide * sign, low]])
+        c.shade(cv2.GaussianBlur(line(fold, rng.uniform(0.7, 1.5)), (0, 0), rng.uniform(0.3, 0.8)), deep)
+
+
+def _age(c: Canvas, rng: np.random.Generator, person: Identity, shape: Shape) -> None:
+    """Folds, bags, hoods, crow's feet, lines on forehead and neck, jowls, blotches, each seen or not.
+
+    The young laugh too: one or two of these, fainter, say nothing.
+    """
+    signs = rng.random(7) < (0.75 if person.old else 0.12)
+    deep = float(rng.uniform(0.45, 0.85) if person.old else rng.uniform(0.7, 0.97))
+    if signs[0] or rng.random() < 0.3:
+        _folds(c, rng, deep)
     for (x, y), sign in zip(EYES, (-1, 1), strict=True):
-        fold = np.array([[64 + 5 * sign, 77], [64 + 9.5 * sign, 82], [64 + 10.5 * sign, 89]])
-        c.shade(line(fold, rng.uniform(0.6, 1.2)), deep)
-        if rng.random() < 0.8:
-            bag = np.array([[x - 4, y + 3.2], [x, y + 4.6], [x + 4, y + 3.2]])
-            c.shade(line(bag, rng.uniform(0.5, 1.0)), deep)
-        for dy in (-1.5, 0.0, 1.5) if rng.random() < 0.8 else ():
-            foot = np.array([[x + 5.5 * sign, y + 0.4 * dy], [x + 9.5 * sign, y + 1.6 * dy]])
+        if signs[1]:
+            bag = np.array([[x - 4, y + 3], [x, y + rng.uniform(4.2, 5.6)], [x + 4, y + 3]])
+            c.shade(line(bag, rng.uniform(0.5, 1.1)), deep)
+            c.shade(blob(x, y + 4, 4, 2), 1 - (1 - deep) * 0.4)
+        for k in (-1.5, 0.0, 1.5) if signs[2] else ():
+            foot = np.array([[x + 5.5 * sign, y + 0.4 * k], [x + rng.uniform(8, 11) * sign, y + 1.6 * k]])
             c.shade(line(foot, 0.5), deep)
-    for k in range(int(rng.integers(0, 4))):
-        y = 55.5 - 3.2 * k
+        if signs[3]:
+            hood = np.array([[x - 4 * sign, y - 2.4], [x + 5 * sign, y - 0.6], [x + 6 * sign, y + 0.8]])
+            c.shade(line(hood, rng.uniform(0.5, 1.0)), deep)
+        if signs[4]:
+            jowl = np.array([[64 + 9.5 * sign, 88], [64 + 12 * sign, 93], [64 + 14.5 * sign, 94.5]])
+            c.shade(cv2.GaussianBlur(line(jowl, rng.uniform(0.8, 2)), (0, 0), 0.7), deep)
+            cheek = np.array([[64 + 13 * sign, 76], [64 + 15 * sign, 84], [64 + 13.5 * sign, 90]])
+            c.shade(cv2.GaussianBlur(line(cheek, 1.0), (0, 0), 0.7), deep * 0.5 + 0.5)
+    for k in range(int(rng.integers(1, 5)) if signs[5] else 0):
+        y = 56.5 - 2.6 * k + rng.normal(0, 0.3)
         c.shade(line(np.array([[54, y + 1], [64, y], [74, y + 1]]), rng.uniform(0.5, 0.9)), deep)
-
-
-def _glasses(c: Canvas, rng: np.random.Generator, person: Identity, shape: Shape) -> None:
-    if person.glasses == "none":
-        return
-    rx, ry, dy = rng.uniform(6, 8.2), rng.uniform(4, 6.6), rng.uniform(-0.5, 2)
-    square, thick = rng.uniform(0.45, 1), rng.uniform(0.55, 1.5)
-    frames = [[20, 20, 22], [70, 45, 25], [120, 30, 30], [130, 125, 120], [30, 40, 80]]
-    frame = np.array(frames[int(rng.integers(5))])
-    dark = person.glasses == "sunglasses"
-    lens = np.array(rng.choice(([12, 12, 14], [45, 28, 18], [25, 30, 45]))) if dark else np.full(3, 235.0)
-    shine = 1 + np.float32(rng.uniform(0, 1.2)) * (_Y[..., None] - EYES[0][1]) / 12
-    opacity = np.float32(rng.uniform(0.82, 1) if dark else rng.uniform(0, 0.15))
-    for (x, y), side in zip(EYES, (-1, 1), strict=True):
-        rim = ellipse(x + 0.8 * side, y + dy, rx, ry, square)
-        c.paint(fill(rim) * opacity, np.clip(lens * (shine if dark else 1), 0, 255))
-        if dark or rng.random() < 0.93:
-            c.paint(line(np.vstack([rim, rim[:1]]), thick), frame)
-        arm = np.array([[x + (rx + 0.8) * side, y + dy - 1], [shape.cx + (shape.rx + 1) * side, y - 1]])
-        c.paint(line(arm, thick), frame)
-    c.paint(line(np.array([[62, 66 + dy], [64, 65 + dy], [66, 66 + dy]]), thick), frame)
+    if signs[6]:
+        for k in (0, 1):
+            cord = np.array(
+                [[shape.cx - 9, 106 + 4 * k], [shape.cx, 108 + 4 * k], [shape.cx + 9, 106 + 4 * k]]
+            )
+            c.shade(line(cord, 0.8), deep)
+        c.rgb *= 1 + (noise(rng, 40) - 0.5)[..., None] * c.skin[..., None] * np.float32(0.22 * person.old)
 
 
 def _camera(c: Canvas, rng: np.random.Generator) -> Canvas:
@@ -283,8 +243,11 @@ def _camera(c: Canvas, rng: np.random.Generator) -> Canvas:
     return Canvas(rgb.astype(np.float32), *(np.asarray(m, np.float32) for m in cv2.split(masks)))
 
 
-def draw(person: Identity, rng: np.random.Generator) -> Canvas:
-    """One head of `person`, everything else at random; the canvas' `rgb` holds whole numbers 0..255."""
+def draw(person: Identity, rng: np.random.Generator, headwear: str = "none") -> Canvas:
+    """One head of `person`, everything else at random; the canvas' `rgb` holds whole numbers 0..255.
+
+    headwear: one of photo_worn.HEADWEAR; it covers what hair it covers.
+    """
     shape = sample_shape(person.female, rng)
     light = _light(rng, shape)
     skin = _skin_field(rng, person, shape, light)
@@ -302,10 +265,11 @@ def draw(person: Identity, rng: np.random.Generator) -> Canvas:
     _eyes(c, rng, person)
     c.paint(hair.beard, hair.color * hair.beard_tone, "hair" if person.beard != "none" else "skin")
     _nose_and_mouth(c, rng, person)
-    _age(c, rng, person)
+    _age(c, rng, person, shape)
     if person.beard != "none":
         c.paint(hair.moustache, hair.color * hair.beard_tone, "hair")
     c.shade(cv2.GaussianBlur(hair.front, (0, 0), 3) * (1 - hair.front), rng.uniform(0.7, 1))
     c.paint(hair.front, hair.color, "hair")
-    _glasses(c, rng, person, shape)
+    glasses(c, rng, person, shape)
+    hat(c, rng, headwear, shape, _any_color(rng, person))
     return _camera(c, rng)

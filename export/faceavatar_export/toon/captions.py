@@ -48,19 +48,27 @@ def _color(rng: np.random.Generator, color: str, names: dict[str, str]) -> str:
 
 
 def _hair(identity: Identity, rng: np.random.Generator, named: set[str]) -> str:
-    """` with short curly red hair`, with or without kind and colour; a bun is said where there is one."""
-    named.add("hair")
-    template = _pick(rng, w.HAIR_LENGTH[identity.hair_length])
+    """` with short curly red hair`: length, kind and colour, any of them left out; a bun where there is one.
+
+    Colour without length matters: most people write "with red hair", and must not be read as asking for none.
+    """
     if identity.hair_length == "bald":
+        named.add("hair")
+        template = _pick(rng, w.HAIR_LENGTH["bald"])
         return ", bald" if template == "bald" else " with " + template
+    template = _pick(rng, w.HAIR)
+    has_length = rng.random() < 0.6
+    if has_length:
+        named.add("hair")
+        template = " with " + _pick(rng, w.HAIR_LENGTH[identity.hair_length])
     kind = color = ""
     if rng.random() < 0.4:
         named.add("curly")
         kind = _pick(rng, w.CURLY if identity.curly else w.STRAIGHT)
-    if rng.random() < 0.7:
+    if rng.random() < 0.7 or not (has_length or kind):
         named.add("hair_color")
         color = " " + _color(rng, identity.hair_color, colors.HAIR_COLORS)
-    text = " with " + template.format(k=kind, c=color)
+    text = template.format(k=kind, c=color)
     if identity.bun and rng.random() < 0.6:
         named.add("curly")
         text += _pick(rng, w.BUN)
@@ -79,7 +87,7 @@ def _subject(identity: Identity, rng: np.random.Generator, named: set[str]) -> s
     if "old" not in named and rng.random() < (0.45 if identity.old else 0.12):
         named.add("old")
         word = _pick(rng, w.OLD if identity.old else w.YOUNG) + word
-    if rng.random() < 0.22:
+    if rng.random() < 0.3:
         word += _hair(identity, rng, named)
     if not identity.female and rng.random() < 0.22:
         named.add("beard")

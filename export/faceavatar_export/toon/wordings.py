@@ -84,6 +84,7 @@ PATTERN = {
     "dots": (
         "{c} background with {d} dots", "{d} polka dots on {c}", "polka dot background in {c} and {d}",
         "{c} polka dot background with {d} dots", "{d} dots on a {c} background",
+        "{c} background with dots in {d}", "background in {c} with {d} dots", "{c} with {d} polka dots",
     ),
     "checks": (
         "{c} and {d} checkered background", "checkered background in {c} and {d}",
@@ -124,6 +125,7 @@ HAIR_LENGTH = {
     "medium": ("medium{k}{c} hair", "shoulder-length{k}{c} hair", "medium length{c}{k} hair"),
     "long": ("long{k}{c} hair", "long{c}{k} hair", "flowing{k}{c} hair"),
 }
+HAIR = (" with{k}{c} hair", " who has{k}{c} hair")
 CURLY, STRAIGHT, BUN = (" curly", " wavy"), (" straight",), (" in a bun", " tied in a bun", " and a bun")
 BEARD = {
     "none": (", clean-shaven", ", no beard", ", without a beard"),

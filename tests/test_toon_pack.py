@@ -34,8 +34,8 @@ TRUTH = {
 }
 DARK = {"black", "dark brown", "brown"}
 # The bounds that the shipped pack is held to; where they lie below the aims, docs/toon-pack.md says why.
-OBEDIENCE, BROKEN, FRECHET_RATIO, ALIKE = 0.95, 0.02, 4.0, 0.9
-KEPT = {"female": 0.95, "glasses": 0.95, "beard": 0.95, "hair_length": 0.95}
+OBEDIENCE, BROKEN, FRECHET_RATIO, ALIKE = 0.70, 0.10, 1.3, 0.85
+KEPT = {"female": 0.6, "glasses": 0.95, "beard": 0.9, "hair_length": 0.8}
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,9 @@ from faceavatar_export.toon.identity import (
 )
 
 PERSON = Identity(False, "#d29a6c", "#9c3c1f", "short", False, False, "none", "none")
-SCENE = Scene("vector", "smile", "t-shirt", "#3577d8", "#ffffff", "#ffffff", "bust", 0)
+SCENE = Scene(
+    "vector", "smile", "t-shirt", "#3577d8", "none", "#000000", "#ffffff", "#ffffff", "plain", "bust", 0
+)
 HAIR: list[dict[str, Any]] = [
     *({"hair_length": length, "curly": False, "bun": False} for length in HAIR_LENGTHS),
     *({"hair_length": length, "curly": True, "bun": False} for length in HAIR_LENGTHS if length != "bald"),

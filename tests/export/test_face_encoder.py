@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,6 @@ from faceavatar_export.toon import colors, face_data, photo_like  # noqa: E402
 from faceavatar_export.toon.check_face_encoder import right  # noqa: E402
 from faceavatar_export.toon.face_encoder import (  # noqa: E402
     FaceEncoder,
-    GenderNet,
     export_face_encoder,
     rgb_to_lab,
     to_input,
@@ -33,9 +33,10 @@ from faceavatar_export.toon.identity import (  # noqa: E402
     sample_identity,
     sample_scene,
 )
+from faceavatar_export.toon.published_nets import AgeNet, GenderNet  # noqa: E402
 from faceavatar_export.toon.train_face_encoder import Batch, disturb, losses  # noqa: E402
 from faceavatar_export.toon.training import Average, save_checkpoint  # noqa: E402
-from faceavatar_export.toon.warm_face_encoder import load_graph  # noqa: E402
+from faceavatar_export.toon.warm_face_encoder import load_age, load_graph  # noqa: E402
 
 PERSON = Identity(True, "#d29a6c", "#3a2619", "long", False, False, "none", "none")
 
@@ -215,6 +216,31 @@ def test_a_network_read_back_from_its_graph_is_that_graph(model: FaceEncoder, gr
     load_graph(again, graph, faces)
     with torch.no_grad():
         np.testing.assert_allclose(again.eval()(faces), model(faces), atol=1e-3)
+
+
+def test_a_graph_with_the_age_net_keeps_it_and_asks_it_about_photographs_alone(
+    model: FaceEncoder, tmp_path: Path
+) -> None:
+    torch.manual_seed(4)
+    age, sees_drawings = AgeNet(), copy.deepcopy(model)
+    sees_drawings.head.bias.data[12] = -20
+    save_checkpoint(tmp_path / "c.pt", 1, 1.0, average=Average(sees_drawings))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        export_face_encoder(tmp_path / "c.pt", tmp_path / "face_encoder.onnx", age)
+    assert (tmp_path / "face_encoder.onnx").stat().st_size < 3_600_000
+    again = load_age(tmp_path / "face_encoder.onnx")
+    assert again is not None
+    face = to_input(flat_face("#b57a4b"))
+    torch.testing.assert_close(again(face), age(face), atol=0.5, rtol=0)
+    session = onnxruntime.InferenceSession(tmp_path / "face_encoder.onnx", providers=["CPUExecutionProvider"])
+    (told,) = session.run(None, {"aligned_face": face.numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(told, sees_drawings(face).numpy(), atol=0.05)
+
+
+def test_a_graph_without_the_age_net_has_none(graph: Path) -> None:
+    assert load_age(graph) is None
 
 
 def test_a_graph_of_another_network_is_refused() -> None:

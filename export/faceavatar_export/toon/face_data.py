@@ -43,7 +43,6 @@ STRAYS: dict[str, Stray] = {
     "line": ((-0.09, -0.05, -1.0, 1.2), (0.07, 0.045, 2.0, 1.75)),
 }
 LENGTHS, CURLY, BUN = slice(7, 11), 11, 12  # slots of the embedding
-HARDLY_ANY = 60.0  # pixels of hair beside a hat that tell a shorn head from a bald one
 UNMEASURED: Stray = ((0.0, 0.0, 0.0, 0.0), (0.06, 0.05, 0.9, 0.9))
 
 
@@ -76,7 +75,7 @@ def found_at(points: NDArray[np.float64], style: str, rng: np.random.Generator) 
 
 def drawn(identity: Identity, scene: Scene, rng: np.random.Generator | None) -> tuple[Bytes, Bytes, int]:
     """An aligned drawing, its masks and its kind; with `rng` also the disturbances of training."""
-    size = 160
+    size = 208 if scene.framing == "half-body" else 160
     rgba = styles.draw_rgba(identity, scene, size)
     points = styles.landmarks(scene, size)
     behind = styles.background(scene, size)
@@ -93,7 +92,7 @@ def drawn(identity: Identity, scene: Scene, rng: np.random.Generator | None) -> 
 
 
 def told(identity: Identity, scene: Scene) -> NDArray[np.float32]:
-    """The embedding (24,) that a drawing shows: hats hide curls and buns, comic ink draws long hair once."""
+    """The embedding (24,) that a drawing shows: hats hide much, comic ink draws long hair only once."""
     seen = embed(identity)
     long_hair = identity.hair_length == "long"
     hat = scene.headwear != "none"
@@ -101,6 +100,8 @@ def told(identity: Identity, scene: Scene) -> NDArray[np.float32]:
         seen[CURLY] = 0
     if hat and identity.bun:
         seen[BUN] = 0
+    if hat and identity.hair_length == "bald":
+        seen[LENGTHS] = 0  # what a hat covers may as well be short hair, and mostly is
     return seen
 
 
@@ -116,8 +117,8 @@ def photo(
         seen[BUN] = 0
         if identity.hair_length != "long":
             seen[CURLY] = 0
-        if identity.bun or (identity.hair_length in ("bald", "short") and canvas.side_hair() < HARDLY_ANY):
-            seen[LENGTHS] = 0  # bald or shorn: the hat knows
+        if identity.hair_length == "bald" or identity.bun:
+            seen[LENGTHS] = 0
     return seen, (canvas.rgb.astype(np.uint8), masks, PHOTO)
 
 
@@ -148,8 +149,6 @@ def example(seed: int, index: int, drawn_share: float) -> tuple[NDArray[np.float
         seen, shown = photo(identity, rng)
         return seen, *shown
     scene = sample_scene(rng, str(rng.choice(list(STYLE_SHARES), p=list(STYLE_SHARES.values()))))
-    if scene.framing == "half-body":  # no more than a bust, seen from further away
-        scene = replace(scene, framing="bust")
     return told(identity, scene), *drawn(identity, scene, rng)
 
 

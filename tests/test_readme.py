@@ -27,7 +27,7 @@ def test_the_python_of_the_readme_runs_as_it_stands(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     assert len(list((tmp_path / "avatars").glob("*.png"))) == 2
-    assert "20/20" in run.stdout
+    assert "4/4" in run.stdout
 
 
 def test_the_first_command_is_one_that_the_command_line_understands(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from faceavatar_export.toon import styles
 from faceavatar_export.toon.draw import draw_set, load_scenes, sample
-from faceavatar_export.toon.identity import embed
+from faceavatar_export.toon.identity import STYLES, embed
 
 COUNT, SIZE = 6, 32
 FILES = ("pictures.npy", "embeddings.npy", "scenes.jsonl")
@@ -43,11 +43,12 @@ def test_pictures_embeddings_and_scenes_belong_together(drawn: Path) -> None:
         np.testing.assert_array_equal(embeddings[i], embed(identity))
 
 
-def test_four_pictures_running_show_one_person_in_four_scenes(drawn: Path) -> None:
-    people = load_scenes(drawn)
-    assert len({identity for identity, _ in people[:4]}) == 1
-    assert len({scene for _, scene in people[:4]}) == 4
-    assert people[4][0] != people[3][0]
+def test_eight_pictures_running_show_one_person_in_every_style() -> None:
+    people = [sample(5, i) for i in range(9)]
+    assert len({identity for identity, _ in people[:8]}) == 1
+    assert {scene.style for _, scene in people[:8]} == set(STYLES)
+    assert len({scene for _, scene in people[:8]}) == 8
+    assert people[8][0] != people[7][0]
 
 
 def test_an_alpha_set_holds_figures_without_their_background(tmp_path: Path) -> None:

@@ -42,8 +42,8 @@ def test_an_embedding_is_24_floats_within_a_few_units_and_never_all_zeros() -> N
     assert vectors.dtype == np.float32
     assert np.all(vectors[:, 0] == 1)  # all zeros is kept for "no face"
     assert np.abs(vectors).max() < 6
-    assert np.all(np.isin(vectors[:, 7:18], (-1, 1)))
-    assert not vectors[:, 18:].any()
+    assert np.all(np.isin(vectors[:, 7:19], (-1, 1)))
+    assert not vectors[:, 19:].any()
 
 
 def test_only_the_bald_and_shaven_have_no_hair_color() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from faceavatar_export.toon import colors, draw, styles
-from faceavatar_export.toon.classifier import NAMES, names_of, truth, unseen
+from faceavatar_export.toon.attributes import NAMES, names_of, truth, unseen
 from faceavatar_export.toon.identity import Identity, Scene
 from faceavatar_export.toon.score import THRESHOLDS, Threshold
 from faceavatar_export.toon.scores.judge import (

@@ -91,23 +91,29 @@ def landmarks(scene: Scene, size: int) -> np.ndarray:
     return np.asarray(points * size)
 
 
-def to_svg(identity: Identity, scene: Scene) -> str:
-    """The figure without its background, as SVG text framed as the scene asks (a half-body as its bust)."""
+def to_svg(identity: Identity, scene: Scene, box: tuple[float, ...] | None = None) -> str:
+    """The figure without its background, as SVG text framed as the scene asks (a half-body as its bust).
+
+    `box` is another frame in the art's units: x, y, width, height.
+    """
     options, overlay = ROOMS[scene.style].options(identity, scene, _hair(identity, scene))
     svg = Avatar(_style(ART[scene.style]), {"seed": "faceavatar", **options}).to_string()
     svg = re.sub(r"<metadata.*?</metadata>", "", svg, flags=re.S)
     svg = svg.replace("</svg>", overlay + "</svg>")
     x, y, side = view(scene)
-    return re.sub(r'viewBox="[^"]*"', f'viewBox="{x} {y} {side} {side}"', svg, count=1)
+    frame = " ".join(str(number) for number in box or (x, y, side, side))
+    return re.sub(r'viewBox="[^"]*"', f'viewBox="{frame}"', svg, count=1)
+
+
+def _render(svg: str, height: int, width: int) -> np.ndarray:
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=width, height=height, skip_system_fonts=True)
+    return np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGBA"))
 
 
 def draw_rgba(identity: Identity, scene: Scene, size: int) -> np.ndarray:
     """The figure as uint8 (size, size, 4) with straight alpha."""
     inner = round(size * HALF_BODY) if _extended(scene) else size
-    png = resvg_py.svg_to_bytes(
-        svg_string=to_svg(identity, scene), width=inner, height=inner, skip_system_fonts=True
-    )
-    figure = np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGBA"))
+    figure = _render(to_svg(identity, scene), inner, inner)
     return _extend(figure, size, round(size * HEADROOM)) if _extended(scene) else figure
 
 
@@ -124,13 +130,20 @@ def _extend(bust: np.ndarray, size: int, top: int) -> np.ndarray:
 def draw_figure(identity: Identity, scene: Scene, height: int, width: int) -> np.ndarray:
     """The figure as uint8 (height, width, 4) with straight alpha, in a picture of any aspect ratio.
 
-    It stands on the middle of the lower edge, its square as wide as the shorter side.
+    It stands on the middle of the lower edge, as large as in a square of the shorter side; hair and hats that
+    such a square would cut are whole.
     """
     side = min(height, width)
-    rgba = np.zeros((height, width, 4), np.uint8)
-    left = (width - side) // 2
-    rgba[height - side :, left : left + side] = draw_rgba(identity, scene, side)
-    return rgba
+    left, top = (width - side) // 2, height - side
+    if height == width or _extended(scene):  # a half-body is whole in its square
+        rgba = np.zeros((height, width, 4), np.uint8)
+        rgba[top:, left : left + side] = draw_rgba(identity, scene, side)
+        return rgba
+    x, y, shown = view(scene)
+    unit = shown / side
+    svg = to_svg(identity, scene, (x - left * unit, y - top * unit, width * unit, height * unit))
+    # Without a size of its own, a picture's aspect ratio would be that of a viewBox in whole units.
+    return _render(svg.replace("<svg ", f'<svg width="{width}" height="{height}" ', 1), height, width)
 
 
 def draw_canvas(identity: Identity, scene: Scene, height: int, width: int) -> np.ndarray:

@@ -3,7 +3,9 @@
 `python -m faceavatar_export.toon.warm_start PACK RUN` writes RUN/warm.pt: state dicts under "unet" (of
 train_unet.Model), "text", "decoder" and "matting". Most initializers keep their torch names; the exporter
 transposes and folds the others (matrices of Linear layers, weights of GroupNorm) under names of its own, in
-the order in which the layers run. Every module is compared with its graph before anything is written.
+the order in which the layers run. Every module is compared with its graph before anything is written. Weights
+that a graph stores as int8 come back as the runtime sees them, not as they were trained. Knows nothing of the
+encoder, the face encoder or optimizers: those are not in a pack, or not in this form.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from faceavatar_export.toon.identity import EMBEDDING_SIZE
 from faceavatar_export.toon.matting_net import SIZE as MATTING_SIZE
 from faceavatar_export.toon.matting_net import MattingNet
 from faceavatar_export.toon.network import FACE_TOKENS
-from faceavatar_export.toon.text_encoder import CONTEXT, EOS, VOCABULARY, WINDOW, TextEncoder
+from faceavatar_export.toon.text_encoder import BOS, CONTEXT, EOS, VOCABULARY, WINDOW, TextEncoder
 from faceavatar_export.toon.train_unet import Model
 from faceavatar_export.verify import relative_error
 
@@ -57,7 +59,7 @@ def _layers(module: nn.Module, inputs: dict[str, Tensor]) -> list[tuple[str, nn.
         if isinstance(layer, nn.Linear | nn.GroupNorm)
     ]
     with torch.no_grad():
-        module(**inputs)
+        module(*inputs.values())
     for hook in hooks:
         hook.remove()
     return seen
@@ -76,43 +78,68 @@ def _folded(
     return matrices, vectors
 
 
-def fill(
-    module: nn.Module, path: Path, inputs: dict[str, Tensor], named: dict[str, str] | None = None
-) -> None:
-    """Fills a module with the weights of its graph. `named`: names of torch -> names of the graph.
-
-    Raises ValueError where a weight cannot be found, or the filled module strays from the graph on `inputs`.
-    """
-    values = constants(path)
-    for ours, theirs in (named or {}).items():
-        values[ours] = values.pop(theirs)
-    state = module.state_dict()
+def _named(
+    module: nn.Module, values: dict[str, np.ndarray], inputs: dict[str, Tensor]
+) -> dict[str, np.ndarray]:
+    """`values` with the folded weights under their names of torch as well, in torch's shapes."""
+    found, state = dict(values), module.state_dict()
     matrices, vectors = _folded(values, set(state))
     for name, layer in _layers(module, inputs):
-        keys = [f"{name}.weight"] if isinstance(layer, nn.Linear) else [f"{name}.weight", f"{name}.bias"]
-        for key in keys:
-            if key not in values:
-                value = next(matrices if isinstance(layer, nn.Linear) else vectors, None)
-                if value is not None:
-                    values[key] = value.T if isinstance(layer, nn.Linear) else value
-    for key, old in state.items():
-        if key not in values or values[key].size != old.numel():
-            raise ValueError(f"{path.name}: no weights for {key} {tuple(old.shape)}; is it the same network?")
-        state[key] = torch.from_numpy(np.array(values[key])).reshape(old.shape)
-    module.load_state_dict(state)
+        linear = isinstance(layer, nn.Linear)
+        for key in (f"{name}.weight",) if linear else (f"{name}.weight", f"{name}.bias"):
+            if key in found:
+                continue
+            value = next(matrices if linear else vectors, None)
+            if value is not None:
+                found[key] = value.T if linear else value[:, 0, 0]
+    return found
+
+
+def fill(
+    module: nn.Module, path: Path, inputs: dict[str, Tensor], known: dict[str, np.ndarray] | None = None
+) -> None:
+    """Fills a module with the weights of its graph; `known` holds those that no name or order tells.
+
+    Raises ValueError where weights cannot be found, or the filled module strays from the graph on `inputs`.
+    """
+    found = _named(module, constants(path) | (known or {}), inputs)
+    state = module.state_dict()
+    lost = [
+        f"{key} {tuple(old.shape)}"
+        for key, old in state.items()
+        if key not in found or found[key].shape != tuple(old.shape)
+    ]
+    if lost:
+        raise ValueError(f"{path.name}: no weights for {', '.join(lost)}; is it the same network?")
+    module.load_state_dict({key: torch.from_numpy(np.array(found[key])) for key in state})
+    training = module.training
     error = relative_error(module, path, inputs)
+    module.train(training)
     if not error <= TOLERANCE:
         raise ValueError(f"{path.name}: read back, it is {error:.3g} off its graph, {TOLERANCE} allowed")
 
 
+def _of_shape(path: Path, shape: tuple[int, ...], count: int, what: str) -> list[np.ndarray]:
+    """The constants of a shape that only `what` has, in the file's order."""
+    found = [value for value in constants(path).values() if value.shape == shape]
+    if len(found) != count:
+        raise ValueError(f"{path.name}: {len(found)} constants of shape {shape} for {what}, {count} expected")
+    return found
+
+
 def load_text(pack: Path) -> TextEncoder:
-    """The text encoder with the tokens it knows."""
+    """The text encoder, with the tokens that the pack's captions used."""
     path = pack / "text_encoder.onnx"
-    table = next((n, v) for n, v in constants(path).items() if v.shape == (VOCABULARY,))
-    encoder = TextEncoder(torch.from_numpy(table[1].astype(np.int64)))
-    ids = torch.randint(0, VOCABULARY, (2, WINDOW), generator=torch.Generator().manual_seed(0))
-    ids[:, 30:] = EOS
-    fill(encoder, path, {"input_ids": ids}, {"known": table[0]})
+    (table,) = _of_shape(path, (VOCABULARY,), 1, "known")
+    known = table.astype(np.int64)
+    encoder = TextEncoder(torch.from_numpy(known))
+    # Every known token once, and one unknown in each window: random ids are nearly all unknown.
+    words = np.setdiff1d(np.flatnonzero(known), (BOS, EOS))
+    unknown = int(np.flatnonzero(known == 0)[0])
+    ids = np.full((-(-len(words) // (WINDOW - 7)), WINDOW), EOS)  # five end tokens: the mask is seen to work
+    ids[:, 0], ids[:, 1] = BOS, unknown
+    ids[:, 2 : WINDOW - 5].flat[: len(words)] = words
+    fill(encoder, path, {"input_ids": torch.from_numpy(ids)}, {"known": known})
     return encoder
 
 
@@ -132,11 +159,24 @@ def load_unet(pack: Path, model: Model) -> None:
 
 
 def load_decoder(pack: Path, decoder: Decoder) -> None:
-    """The picture decoder and the latents' statistics."""
+    """The picture decoder and the latents' statistics; `depth` adds nothing where the pack has none."""
     path = pack / "vae_decoder.onnx"
-    std, mean = (n for n, v in constants(path).items() if v.shape == (LATENT_CHANNELS, 1, 1))
+    std, mean = _of_shape(path, (LATENT_CHANNELS, 1, 1), 2, "std and mean")
     latents = torch.randn(1, LATENT_CHANNELS, 3, 5, generator=torch.Generator().manual_seed(0))
-    fill(decoder, path, {"latents": latents}, {"std": std, "mean": mean})
+    known = {"std": std[:, 0, 0], "mean": mean[:, 0, 0]}
+    if not any(name.startswith("depth.") for name in constants(path)):
+        for name, value in decoder.named_parameters():
+            if name.startswith("depth."):  # identities: a block's last convolution adds nothing
+                silent = torch.zeros_like(value) if ".conv2." in name else value
+                known[name] = silent.detach().numpy()
+    fill(decoder, path, {"latents": latents}, known)
+
+
+def load_matting(pack: Path, net: MattingNet) -> None:
+    """The matting net."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 3, MATTING_SIZE, MATTING_SIZE, generator=generator) * 2 - 1
+    fill(net, pack / "matting.onnx", {"image": image})
 
 
 def main() -> None:
@@ -150,8 +190,7 @@ def main() -> None:
     model, decoder, matting = Model(), Decoder(), MattingNet()
     load_unet(args.pack, model)
     load_decoder(args.pack, decoder)
-    image = torch.rand(1, 3, MATTING_SIZE, MATTING_SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    fill(matting, args.pack / "matting.onnx", {"image": image})
+    load_matting(args.pack, matting)
     parts = {"unet": model, "text": load_text(args.pack), "decoder": decoder, "matting": matting}
     args.run.mkdir(parents=True, exist_ok=True)
     torch.save({name: part.state_dict() for name, part in parts.items()}, args.run / "warm.pt")

@@ -12,7 +12,7 @@ import numpy as np
 from faceavatar import AvatarEngine, AvatarRequest
 from faceavatar.errors import NoFaceFound
 from faceavatar_export.toon import colors, draw
-from faceavatar_export.toon.classifier import names_of
+from faceavatar_export.toon.attributes import names_of
 from faceavatar_export.toon.identity import Identity, Scene, read
 from faceavatar_export.toon.scores.judge import Judge, Picture, cheeks_of, color_distance, hair_of
 from faceavatar_export.toon.scores.obedience import SEED, portrait

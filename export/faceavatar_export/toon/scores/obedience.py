@@ -15,7 +15,7 @@ import numpy as np
 from faceavatar import AvatarEngine, AvatarRequest
 from faceavatar.errors import NoFaceFound
 from faceavatar_export.toon import captions, colors, draw, styles
-from faceavatar_export.toon.classifier import names_of, unseen
+from faceavatar_export.toon.attributes import names_of, unseen
 from faceavatar_export.toon.identity import Identity, Scene
 from faceavatar_export.toon.scores.judge import Judge, Picture, background_of, color_distance
 

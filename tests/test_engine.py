@@ -53,7 +53,7 @@ def recorded(engine: AvatarEngine) -> Iterator[dict[str, Recording]]:
     rooms: dict[str, Any] = {
         "unet": engine.unet,
         "vae": engine.vae,
-        "text": engine.text,
+        "text": engine.text.first,
         "embedder": engine.embedder,
         "adapter": engine.adapter,
     }

@@ -70,7 +70,9 @@ def report(result: AvatarResult, written: Written, warnings: list[str], provider
     }
 
 
-def _face(face: FaceInfo) -> dict[str, Any]:
+def _face(face: FaceInfo | None) -> dict[str, Any] | None:
+    if face is None:
+        return None
     return {
         "bbox": list(face.bbox),
         "landmarks": face.landmarks.tolist(),

@@ -10,6 +10,7 @@ import click
 from faceavatar_cli.exits import Manner, complain, debug_option, json_option, print_json
 
 if TYPE_CHECKING:
+    from faceavatar.manifest import Face
     from faceavatar.pack import Pack, PackListing
 
 
@@ -115,7 +116,7 @@ def _line(listing: PackListing) -> str:
 
 def _description(pack: Pack) -> list[tuple[str, str]]:
     manifest = pack.manifest
-    sizes, defaults, adapter = manifest.sizes, manifest.defaults, manifest.face.adapter
+    sizes, defaults = manifest.sizes, manifest.defaults
     native = ", ".join(f"{width}x{height}" for height, width in sizes.native)
     licenses = Counter(file.license for file in manifest.files.values())
     lines = [
@@ -125,7 +126,7 @@ def _description(pack: Pack) -> list[tuple[str, str]]:
         ("folder", str(pack.folder)),
         ("size", _megabytes(_size(pack))),
         ("draws at", native or f"any multiple of {sizes.multiple_of}"),
-        ("face", f"{adapter.kind}, {adapter.tokens} tokens of a {adapter.embedding_size}-number embedding"),
+        ("face", _face(manifest.face)),
         ("defaults", ", ".join(f"{name} {value}" for name, value in defaults.model_dump().items())),
         ("licences", ", ".join(f"{license} ({count} files)" for license, count in licenses.items())),
     ]
@@ -133,6 +134,14 @@ def _description(pack: Pack) -> list[tuple[str, str]]:
         size = _megabytes(manifest.files[graph.file].size)
         lines.append((role, f"{graph.file}, {graph.precision}, {size}"))
     return lines
+
+
+def _face(face: Face | None) -> str:
+    if face is None:
+        return "none: this pack does not look at faces"
+    adapter = face.adapter
+    words = f"{adapter.kind}, {adapter.tokens} tokens of a {adapter.embedding_size}-number embedding"
+    return words if face.detector else f"{words}, which has to be handed in: no face models"
 
 
 def _size(pack: Pack | None) -> int:

@@ -5,8 +5,8 @@ Knows guidance and noise. Does not know where text and face vectors come from, n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +22,19 @@ Floats = NDArray[np.float32]
 class Conditions:
     """What steers the denoising of every picture of a batch.
 
-    text (1, N, D) and face (1, M, D), float32; the unconditional ones of the same shapes may be None where
-    guidance is off. face_scale: strength of the face. empty_text: the empty prompt, for a net with guidance
-    built in and a negative prompt in no_text.
+    text (1, N, D) and face (1, M, D), float32, face None for a net that knows none; the unconditional ones
+    of the same shapes may be None where guidance is off. face_scale: strength of the face. empty_text: the
+    empty prompt, for a net with guidance built in and a negative prompt in no_text. more: further inputs of
+    the net, each with one (1, ...) array a half, the wanted half's last.
     """
 
     text: Floats
-    face: Floats
+    face: Floats | None
     no_text: Floats | None
     no_face: Floats | None
     face_scale: float
     empty_text: Floats | None = None
+    more: Mapping[str, Sequence[Floats]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,14 +112,14 @@ def denoise(
     Without no_text in the conditions the conditional half runs alone; else all halves run as one batch.
     Raises NumericalError, with the step, for NaN or infinite predictions.
     """
-    text, face = _batched(conditions, len(latents))
-    halves = len(text) // len(latents)
+    feeds = _batched(conditions, len(latents))
+    halves = len(feeds["encoder_hidden_states"]) // len(latents)
     latents = latents * np.float32(scheduler.init_noise_sigma)
     total = len(scheduler.timesteps)
     for index, timestep in enumerate(scheduler.timesteps):
         before = scheduler.scale_model_input(latents, index)
         batch = np.concatenate([before] * halves)
-        predictions = unet(batch, float(timestep), text, face, conditions.face_scale)
+        predictions = unet(batch, float(timestep), feeds)
         prediction = guidance.combine(np.split(predictions, halves))
         if not np.isfinite(prediction).all():
             raise NumericalError("unet", index)
@@ -125,16 +127,20 @@ def denoise(
         yield Denoised(index, total, float(timestep), latents, before, prediction)
 
 
-def _batched(conditions: Conditions, batch: int) -> tuple[Floats, Floats]:
-    """Text and face of every half, (halves * B, N or M, D): the empty, the negative, the wanted one."""
-    texts, faces = [conditions.text], [conditions.face]
-    for text in (conditions.no_text, conditions.empty_text):
-        if text is not None:
-            if conditions.no_face is None:
-                raise ValueError("no_text needs no_face beside it")
-            texts.insert(0, text)
-            faces.insert(0, conditions.no_face)
-    return (
-        np.concatenate([np.repeat(text, batch, axis=0) for text in texts]),
-        np.concatenate([np.repeat(face, batch, axis=0) for face in faces]),
-    )
+def _batched(conditions: Conditions, batch: int) -> dict[str, Floats]:
+    """The net's inputs for every half, (halves * B, ...): the empty, the negative, the wanted one."""
+    others = [text for text in (conditions.empty_text, conditions.no_text) if text is not None]
+    halves: dict[str, Sequence[Floats]] = {"encoder_hidden_states": [*others, conditions.text]}
+    if conditions.face is not None:
+        if others and conditions.no_face is None:
+            raise ValueError("no_text needs no_face beside it")
+        unconditional = [] if conditions.no_face is None else [conditions.no_face] * len(others)
+        halves["face_tokens"] = [*unconditional, conditions.face]
+    halves |= conditions.more
+    feeds = {
+        name: np.concatenate([np.repeat(half, batch, axis=0) for half in arrays])
+        for name, arrays in halves.items()
+    }
+    if conditions.face is not None:
+        feeds["face_scale"] = np.array([conditions.face_scale], np.float32)
+    return feeds

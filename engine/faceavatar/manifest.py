@@ -21,13 +21,20 @@ SCHEMA_VERSION = 1
 # What the engine feeds a graph of each role, and what it takes from it.
 ROLES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "text_encoder": (("input_ids",), ("last_hidden_state",)),
+    "text_encoder_2": (("input_ids",), ("last_hidden_state", "text_embeds")),
     "face_encoder": (("aligned_face",), ("face_embeds",)),
+    "image_encoder": (("pixel_values",), ("image_embeds",)),
     "face_projection": (("face_embeds",), ("face_tokens",)),
-    "unet": (("sample", "timestep", "encoder_hidden_states", "face_tokens", "face_scale"), ("noise_pred",)),
+    "unet": (("sample", "timestep", "encoder_hidden_states"), ("noise_pred",)),
     "vae_decoder": (("latents",), ("image",)),
     "matting": (("image",), ("alpha",)),
 }
-OPTIONAL_ROLES = frozenset({"matting"})
+# What some graphs of a role take besides: pairs come together or not at all.
+FURTHER_INPUTS: Mapping[str, tuple[frozenset[str], ...]] = {
+    "unet": (frozenset({"face_tokens", "face_scale"}), frozenset({"text_embeds", "time_ids"})),
+    "face_projection": (frozenset({"image_embeds"}),),
+}
+REQUIRED_ROLES = frozenset({"text_encoder", "unet", "vae_decoder"})
 
 Sides = Annotated[int, Field(gt=0)]
 Three = tuple[float, float, float]
@@ -59,11 +66,18 @@ class Graph(Part):
 
 
 class Text(Part):
+    """The tokenizer of text_encoder. text_encoder_2 reads the same tokens but for its padding.
+
+    zeros_when_unset: a negative prompt of None is zeros in place of the empty text's states, as in SDXL.
+    """
+
     tokenizer: str
     max_length: Annotated[int, Field(ge=3)] = 77
     bos_token_id: int = 49406
     eos_token_id: int = 49407
     pad_token_id: int = 49407
+    pad_token_id_2: int = 0
+    zeros_when_unset: bool = False
 
 
 class Latents(Part):
@@ -98,17 +112,35 @@ class FaceEncoder(Part):
 
 
 class Adapter(Part):
-    kind: Literal["faceid"]
+    kind: Literal["faceid", "faceid_plus", "faceid_plus_v2", "faceid_portrait"]
     tokens: Sides
     embedding_size: Sides
     normalize: bool
 
 
+class ImageEncoder(Part):
+    """What image_encoder sees: the face aligned at `align_size`, brought to `size`, as CLIP wants it."""
+
+    align_size: Sides
+    size: Sides
+    mean: Three
+    std: Three
+
+
 class Face(Part):
-    detector: Detector
-    alignment: Alignment
-    encoder: FaceEncoder
+    """Without detector, alignment and encoder the embedding has to be handed in by the caller."""
+
+    detector: Detector | None = None
+    alignment: Alignment | None = None
+    encoder: FaceEncoder | None = None
     adapter: Adapter
+    image_encoder: ImageEncoder | None = None
+
+    @model_validator(mode="after")
+    def _models_go_together(self) -> Self:
+        if len({part is None for part in (self.detector, self.alignment, self.encoder)}) > 1:
+            raise ValueError("detector, alignment and encoder go together")
+        return self
 
 
 class Matting(Part):
@@ -141,7 +173,7 @@ class Manifest(Part):
     scheduler: dict[str, Any]
     latents: Latents
     sizes: Sizes
-    face: Face
+    face: Face | None = None
     matting: Matting | None = None
     defaults: Defaults
 
@@ -157,11 +189,29 @@ class Manifest(Part):
     @model_validator(mode="after")
     def _named_files_are_listed(self) -> Self:
         named = [graph.file for graph in self.graphs.values()]
-        for name in [*named, self.text.tokenizer, self.face.detector.file]:
+        if self.face is not None and self.face.detector is not None:
+            named.append(self.face.detector.file)
+        for name in [*named, self.text.tokenizer]:
             if name not in self.files:
                 raise ValueError(f"the file {name!r} is used but not listed under files")
-        if ("matting" in self.graphs) != (self.matting is not None):
-            raise ValueError("the graph matting and the part matting go together")
+        return self
+
+    @model_validator(mode="after")
+    def _graphs_have_their_parts(self) -> Self:
+        face = self.face
+        pairs = {
+            "matting": (self.matting, "matting"),
+            "face_projection": (face, "face"),
+            "face_encoder": (face and face.encoder, "face.encoder"),
+            "image_encoder": (face and face.image_encoder, "face.image_encoder"),
+        }
+        for role, (part, name) in pairs.items():
+            if role == "face_projection" and face is not None and role not in self.graphs:
+                continue  # said by name when roles are checked
+            if role == "face_encoder" and part is not None and role not in self.graphs:
+                continue
+            if (role in self.graphs) != (part is not None):
+                raise ValueError(f"the graph {role} and the part {name} go together")
         return self
 
 
@@ -196,11 +246,24 @@ def _check_roles(manifest: Manifest) -> None:
     for role, (inputs, outputs) in ROLES.items():
         graph = manifest.graphs.get(role)
         if graph is None:
-            if role in OPTIONAL_ROLES:
+            if role not in _needed_roles(manifest):
                 continue
             raise MissingGraph(f"{manifest.name}: the manifest has no {role} graph; export the pack again")
         for side, wanted, stated in (("inputs", inputs, graph.inputs), ("outputs", outputs, graph.outputs)):
-            if set(stated) != set(wanted):
+            further = set(stated) - set(wanted)
+            sets = FURTHER_INPUTS.get(role, ()) if side == "inputs" else ()
+            known = further == set().union(*(group for group in sets if group <= further))
+            if not known or not set(wanted) <= set(stated):
                 raise SignatureMismatch(
                     f"{manifest.name}: {role}: {side} are {', '.join(stated)}, expected {', '.join(wanted)}"
                 )
+
+
+def _needed_roles(manifest: Manifest) -> set[str]:
+    """The roles without which this pack cannot do what its manifest says."""
+    needed = set(REQUIRED_ROLES)
+    if manifest.face is not None:
+        needed.add("face_projection")
+        if manifest.face.encoder is not None:
+            needed.add("face_encoder")
+    return needed

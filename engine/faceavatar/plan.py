@@ -6,7 +6,7 @@ Everything that can be refused without running a model is refused here.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from faceavatar.denoise import Guidance
 from faceavatar.errors import InvalidRequest, MissingGraph
-from faceavatar.manifest import Manifest
+from faceavatar.manifest import Face, Manifest
 from faceavatar.request import AvatarRequest
 from faceavatar.schedulers import NoiseSchedule, Scheduler, make_scheduler
 from faceavatar.sizes import drawing_size
@@ -28,6 +28,7 @@ class Plan:
     """What one run does. request: the one handed in, with nothing left None that the pack decides.
 
     latent_shape: (C, h, w). latents: injected unit noise (B, C, h, w), or None for the seeds' own.
+    face_embeds (1, E) and face_crop (S, S, 3): a face handed in, or None for the photo's own.
     """
 
     request: AvatarRequest
@@ -38,6 +39,8 @@ class Plan:
     built_in_guidance: float
     face_scale: float
     latents: NDArray[np.float32] | None
+    face_embeds: NDArray[np.float32] | None = None
+    face_crop: NDArray[np.uint8] | None = None
 
     @property
     def guidance(self) -> Guidance:
@@ -47,7 +50,7 @@ class Plan:
     @property
     def guided(self) -> bool:
         """Whether an unconditional half must run; a distilled net has none to put a negative prompt in."""
-        said = self.built_in_guidance > 1 and bool(self.request.negative_prompt.strip())
+        said = self.built_in_guidance > 1 and bool((self.request.negative_prompt or "").strip())
         return said or not self.guidance.free
 
 
@@ -86,6 +89,36 @@ def make_plan(
         face_scale=face_scale,
         latents=None if latents is None else _checked(latents, (request.batch, *shape)),
     )
+
+
+def with_face(
+    plan: Plan,
+    face: Face | None,
+    face_embeds: NDArray[np.floating] | None,
+    face_crop: NDArray[np.uint8] | None,
+) -> Plan:
+    """The plan with a face that is handed in. Raises InvalidRequest where the pack cannot take it."""
+    if face_embeds is None:
+        if face_crop is not None:
+            raise InvalidRequest("face_crop", "a crop", "None without face_embeds beside it")
+        return plan
+    if face is None:
+        raise InvalidRequest("face_embeds", "an embedding", "None: this pack has no face adapter")
+    size = face.adapter.embedding_size
+    array = np.asarray(face_embeds)
+    allowed = f"finite floats of shape (1, {size}) or ({size},): one embedding of this pack's encoder"
+    if array.shape not in {(size,), (1, size)} or not np.issubdtype(array.dtype, np.floating):
+        raise InvalidRequest("face_embeds", f"{array.dtype} {array.shape}", allowed)
+    if not np.isfinite(array).all() or not array.any():
+        raise InvalidRequest("face_embeds", "NaN, infinite values or zeros alone", allowed)
+    wants_crop = face.image_encoder is not None
+    right = face_crop is not None and face_crop.dtype == np.uint8 and face_crop.ndim == 3
+    if wants_crop != (face_crop is not None) or (wants_crop and not right):
+        got = "nothing" if face_crop is None else f"{face_crop.dtype} {face_crop.shape}"
+        need = "the aligned face, uint8 RGB (S, S, 3)" if wants_crop else "None: this adapter sees no pixels"
+        raise InvalidRequest("face_crop", got, need)
+    embeds = array.astype(np.float32).reshape(1, size)
+    return replace(plan, face_embeds=embeds, face_crop=face_crop)
 
 
 def _either(asked: Value | None, default: Value) -> Value:

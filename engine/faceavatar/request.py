@@ -53,7 +53,7 @@ _WORDS = {
     "bg_color": '"#RRGGBB", "#RGB" or None',
     "scheduler": f"{', '.join(get_args(SchedulerName))} or None",
     "app_id": "text or None",
-    "negative_prompt": "text",
+    "negative_prompt": "text, or None for none",
 }
 _HASHED = "sha256:"
 
@@ -101,7 +101,8 @@ class AvatarRequest(BaseModel):
     3) RGB array. `prompt` None means DEFAULT_PROMPT with the gender's word in it; a prompt of one's own
     replaces it whole and `gender` is then not used. Image i of the batch takes seed + i; a seed of None is
     drawn and reported. `num_inference_steps`, `guidance_scale`, `scheduler` and `face_scale` are the pack's
-    own where None. `remove_background` gives RGBA, `bg_color` a plain background. `preview_every` n shows a
+    own where None. A `negative_prompt` of None is what the pack takes for none; SDXL tells it from "".
+    `remove_background` gives RGBA, `bg_color` a plain background. `preview_every` n shows a
     preview in the stream after every n steps, 0 none. `face_index` picks a face by size, 0 the largest;
     None also takes the largest. `app_id` (the pack) and `celery` (queue it) are for servers; the engine
     does not read them.
@@ -114,7 +115,7 @@ class AvatarRequest(BaseModel):
     )
     app_id: str | None = None
     prompt: str | None = None
-    negative_prompt: str = ""
+    negative_prompt: str | None = None
     batch: int = Field(default=1, ge=1, le=8)
     height: int = Field(default=512, ge=256, le=1536)
     width: int = Field(default=512, ge=256, le=1536)

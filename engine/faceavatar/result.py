@@ -51,13 +51,14 @@ class AvatarResult:
     """A finished request. `images` are uint8 (height, width, 3) RGB, or (height, width, 4) straight RGBA.
 
     `seeds[i]` alone makes `images[i]` again. `timings` are seconds a stage: load_image, detect, embed, text,
-    denoise, decode, matting, total. `warnings` are sentences about what was done otherwise than asked.
+    denoise, decode, matting, total. `face` is None where no photo was
+    looked at. `warnings` are sentences about what was done otherwise than asked.
     """
 
     images: tuple[NDArray[np.uint8], ...]
     seeds: tuple[int, ...]
     timings: Mapping[str, float]
-    face: FaceInfo
+    face: FaceInfo | None
     warnings: tuple[str, ...]
     request: AvatarRequest
     pack: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,15 +21,14 @@ class UNet:
         self,
         sample: NDArray[np.float32],
         timestep: float,
-        text: NDArray[np.float32],
-        face_tokens: NDArray[np.float32],
-        face_scale: float,
+        conditions: Mapping[str, NDArray[np.float32]],
     ) -> NDArray[np.float32]:
         """Prediction (B, C, h, w) float32.
 
         sample: (B, C, h, w) float32, scaled as the scheduler asks. timestep: the same for all; rounded where
-        the graph takes integers, since some schedulers step between them. text: (B, N, D) float32.
-        face_tokens: (B, M, D) float32. face_scale: 0 leaves the face out, 1 is the trained strength.
+        the graph takes integers, since some schedulers step between them. conditions: the graph's other
+        inputs, float32: encoder_hidden_states (B, N, D), and where it has them face_tokens (B, M, D), face_scale (1,)
+        (0 leaves the face out, 1 is the trained strength), text_embeds (B, P), time_ids (B, 6).
         """
         steps = np.full(len(sample), timestep)
         if self.session.inputs["timestep"].dtype.startswith("int"):
@@ -37,8 +37,6 @@ class UNet:
             {
                 "sample": sample,
                 "timestep": steps.astype(self.session.inputs["timestep"].dtype),
-                "encoder_hidden_states": text,
-                "face_tokens": face_tokens,
-                "face_scale": np.array([face_scale], np.float32),
+                **conditions,
             }
         )["noise_pred"]

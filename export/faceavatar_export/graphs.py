@@ -27,12 +27,14 @@ def export_graph(
     axes: Mapping[str, Mapping[int, str]],
     path: Path,
     output_axes: Mapping[str, Mapping[int, str]],
+    external_data: bool = False,
 ) -> None:
     """Writes `module` to `path` with named inputs, outputs and dynamic axes.
 
     `example` gives the positional inputs in order; the sizes of dynamic axes in it must be above 1, or the
     exporter takes them for constants. `axes` and `output_axes` name the dynamic axes, as in
-    {"sample": {0: "batch", 2: "height"}}.
+    {"sample": {0: "batch", 2: "height"}}. With `external_data` the weights go to one file beside the graph,
+    its name plus ".data": a protobuf holds no more than 2 GB.
     """
     module = module.eval()
     dynamic = {name: dict.fromkeys(axes.get(name, {}), torch.export.Dim.DYNAMIC) for name in example}
@@ -49,8 +51,10 @@ def export_graph(
             verbose=False,
         )
     assert program is not None
-    program.save(str(path))
-    model = onnx.load(path)
+    program.save(str(path), external_data=external_data)
+    del program
+    # Only the skeleton is read back: the weights of a large graph stay in their file.
+    model = onnx.load(path, load_external_data=not external_data)
     _name_axes(model.graph.input, axes)
     _name_axes(model.graph.output, output_axes)
     del model.graph.value_info[:]  # they still carry the exporter's dimension names

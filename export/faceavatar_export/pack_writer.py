@@ -23,7 +23,8 @@ class Provenance:
 
 def describe_file(path: Path, provenance: Provenance) -> dict[str, object]:
     """The manifest's entry of one file."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "sha256": digest,
         "size": path.stat().st_size,

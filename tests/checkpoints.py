@@ -63,13 +63,18 @@ def text_config(width: int, layers: int, **more: Any) -> CLIPTextConfig:
     )
 
 
-def sd(folder: Path, seed: int = 0, v_prediction: bool = False, turbo: bool = False) -> Path:
-    """SD1.5's topology, or with v_prediction SD2.1's (linear projections, heads by width)."""
+def sd(
+    folder: Path, seed: int = 0, v_prediction: bool = False, turbo: bool = False, layers: int = 1
+) -> Path:
+    """SD1.5's topology, or with v_prediction SD2.1's (linear projections, heads by width).
+
+    layers: resnets and transformers a block; the real ones have 2, and exporting them takes twice as long.
+    """
     torch.manual_seed(seed)
     unet = UNet2DConditionModel(
         sample_size=64,
         block_out_channels=(32, 64, 64, 64),
-        layers_per_block=2,
+        layers_per_block=layers,
         cross_attention_dim=48,
         attention_head_dim=(2, 4, 4, 4) if v_prediction else 8,
         use_linear_projection=v_prediction,
@@ -101,7 +106,7 @@ def sdxl(folder: Path, seed: int = 0) -> Path:
         block_out_channels=(32, 64, 64),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=2,
+        layers_per_block=1,
         transformer_layers_per_block=(1, 1, 2),
         cross_attention_dim=80,
         attention_head_dim=(2, 4, 4),

@@ -1,7 +1,7 @@
-"""Builds checkpoints with random weights in diffusers' folder layout, and face adapters in their published key layout.
+"""Builds checkpoints with random weights in diffusers' folder layout, and face adapters in their own.
 
-The topology and the names are those of the real ones; the widths are narrow. Their output means nothing, their
-arithmetic is the real one's. Knows nothing of packs.
+The topology and the names are those of the real ones; the widths are narrow. Their output means nothing,
+their arithmetic is the real one's. Knows nothing of packs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ SCHEDULE: Mapping[str, Any] = {
 
 def tokenizer(pad: str) -> CLIPTokenizer:
     model = json.loads(TOKENIZER.read_text(encoding="utf-8"))["model"]
-    merges = [tuple(merge) if isinstance(merge, list) else tuple(merge.split(" ")) for merge in model["merges"]]
+    merges = [
+        tuple(merge) if isinstance(merge, list) else tuple(merge.split(" ")) for merge in model["merges"]
+    ]
     return CLIPTokenizer(vocab=model["vocab"], merges=merges, pad_token=pad, model_max_length=77)
 
 
@@ -63,9 +65,7 @@ def text_config(width: int, layers: int, **more: Any) -> CLIPTextConfig:
     )
 
 
-def sd(
-    folder: Path, seed: int = 0, v_prediction: bool = False, turbo: bool = False, layers: int = 1
-) -> Path:
+def sd(folder: Path, seed: int = 0, v_prediction: bool = False, turbo: bool = False, layers: int = 1) -> Path:
     """SD1.5's topology, or with v_prediction SD2.1's (linear projections, heads by width).
 
     layers: resnets and transformers a block; the real ones have 2, and exporting them takes twice as long.
@@ -81,7 +81,9 @@ def sd(
         norm_num_groups=8,
     )
     kind = "v_prediction" if v_prediction else "epsilon"
-    scheduler: Any = DDIMScheduler(**SCHEDULE, set_alpha_to_one=False, clip_sample=False, prediction_type=kind)
+    scheduler: Any = DDIMScheduler(
+        **SCHEDULE, set_alpha_to_one=False, clip_sample=False, prediction_type=kind
+    )
     if turbo:
         scheduler = EulerAncestralDiscreteScheduler(**SCHEDULE, timestep_spacing="trailing")
     pipeline = StableDiffusionPipeline(
@@ -229,7 +231,8 @@ def _lively(module: Any) -> Any:
 
 
 def _random(outside: int, inside: int) -> Tensor:
-    return torch.randn(outside, inside) / inside**0.5
+    weight: Tensor = torch.randn(outside, inside) / inside**0.5
+    return weight
 
 
 def _linear(name: str, inside: int, outside: int) -> dict[str, Tensor]:

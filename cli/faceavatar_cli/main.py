@@ -13,6 +13,7 @@ import click
 from faceavatar import FaceAvatarError, __version__
 from faceavatar_cli.doctor import doctor
 from faceavatar_cli.exits import Manner, debug_option, epilog, fail
+from faceavatar_cli.export import export
 from faceavatar_cli.generate import generate
 from faceavatar_cli.packs import packs
 
@@ -31,7 +32,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (generate, packs, doctor):
+for _command in (generate, export, packs, doctor):
     cli.add_command(_command)
 
 

@@ -27,8 +27,8 @@ class UNet:
 
         sample: (B, C, h, w) float32, scaled as the scheduler asks. timestep: the same for all; rounded where
         the graph takes integers, since some schedulers step between them. conditions: the graph's other
-        inputs, float32: encoder_hidden_states (B, N, D), and where it has them face_tokens (B, M, D), face_scale (1,)
-        (0 leaves the face out, 1 is the trained strength), text_embeds (B, P), time_ids (B, 6).
+        inputs, float32: encoder_hidden_states (B, N, D), and where it has them face_tokens (B, M, D),
+        face_scale (1,) (0 leaves the face out, 1 is as trained), text_embeds (B, P), time_ids (B, 6).
         """
         steps = np.full(len(sample), timestep)
         if self.session.inputs["timestep"].dtype.startswith("int"):

@@ -20,7 +20,10 @@ Family = Literal["sd15", "sd21", "sdxl"]
 Pipeline = Any  # diffusers' pipelines are untyped
 _HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>\S+)")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_CLASSES = {"StableDiffusionPipeline": StableDiffusionPipeline, "StableDiffusionXLPipeline": StableDiffusionXLPipeline}
+_CLASSES = {
+    "StableDiffusionPipeline": StableDiffusionPipeline,
+    "StableDiffusionXLPipeline": StableDiffusionXLPipeline,
+}
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,9 @@ def find_source(source: str) -> Path:
     match = _HUB.fullmatch(source)
     if match is not None and not folder.exists():
         if not _COMMIT.fullmatch(match["revision"]):
-            raise InvalidRequest("SOURCE", source, "OWNER/NAME@COMMIT with all 40 digits: names of branches move")
+            raise InvalidRequest(
+                "SOURCE", source, "OWNER/NAME@COMMIT with all 40 digits: names of branches move"
+            )
         from huggingface_hub import snapshot_download
 
         return Path(snapshot_download(match["repo"], revision=match["revision"]))
@@ -55,23 +60,32 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise PackInvalid(f"{folder}: no model_index.json that can be read: not a checkpoint folder") from error
+        raise PackInvalid(
+            f"{folder}: no model_index.json that can be read: not a checkpoint folder"
+        ) from error
     name = index.get("_class_name")
     if name not in _CLASSES:
         raise PackInvalid(f"{folder}: {name} cannot be exported; supported: {', '.join(_CLASSES)}")
     leave = {} if name.endswith("XLPipeline") else {"safety_checker": None, "requires_safety_checker": False}
     pipeline = _CLASSES[name].from_pretrained(
-        folder, torch_dtype=torch.float32, local_files_only=True, feature_extractor=None, image_encoder=None, **leave
+        folder,
+        torch_dtype=torch.float32,
+        local_files_only=True,
+        feature_extractor=None,
+        image_encoder=None,
+        **leave,
     )
     pipeline.set_progress_bar_config(disable=True)
     config = pipeline.unet.config
     if config.time_cond_proj_dim is not None:
         raise PackInvalid(
             f"{folder}: its UNet takes the guidance scale as an input (time_cond_proj_dim "
-            f"{config.time_cond_proj_dim}); this form of LCM is not supported: fuse LCM-LoRA into the base model"
+            f"{config.time_cond_proj_dim}); such LCMs are not supported: fuse LCM-LoRA into the base"
         )
     if config.in_channels != pipeline.vae.config.latent_channels:
-        raise PackInvalid(f"{folder}: its UNet takes {config.in_channels} channels: inpainting is not supported")
+        raise PackInvalid(
+            f"{folder}: its UNet takes {config.in_channels} channels: inpainting is not supported"
+        )
     return Checkpoint(folder, _family(pipeline), pipeline)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from faceavatar import AvatarEngine
-from faceavatar.errors import InvalidRequest, PackError
+from faceavatar.errors import InvalidRequest, PackInvalid
 from faceavatar_export.diffusion.checkpoint import Checkpoint, find_source, open_checkpoint
 from faceavatar_export.diffusion.face_adapter import FaceAdapterFile, Kind, read_face_adapter
 from faceavatar_export.diffusion.graphs_of import GraphPlan, graph_plans
@@ -47,12 +47,6 @@ PACKAGES = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxrun
 Say = Callable[[str], None]
 
 
-class ProofFailed(PackError):
-    """The export does not draw what its source draws; nothing was written."""
-
-    code = "proof_failed"
-
-
 @dataclass(frozen=True)
 class Options:
     """What to export and how. proof_sizes: two (height, width) in pixels, multiples of 8."""
@@ -73,7 +67,7 @@ class Options:
 
 
 def export_pack(options: Options, say: Say) -> dict[str, Any]:
-    """Write the pack and give its parity report. Raises ProofFailed, InvalidRequest, PackInvalid and its kin."""
+    """Write the pack and give its parity report. Raises InvalidRequest; PackInvalid for a failed proof."""
     started = time.monotonic()
     folder, adapter, image_encoder = _inputs(options)
     checkpoint = open_checkpoint(folder)
@@ -100,8 +94,8 @@ def export_pack(options: Options, say: Say) -> dict[str, Any]:
         report |= {"seconds": round(time.monotonic() - started, 1), "peak_memory_gb": _peak_gb()}
         (draft / PARITY).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         if report["misses"] and not options.force:
-            raise ProofFailed(
-                f"{options.name}: {'; '.join(report['misses'])}; nothing was written (--force writes it anyway)"
+            raise PackInvalid(
+                f"{options.name}: {'; '.join(report['misses'])}; nothing was written (--force does)"
             )
         draft.rename(options.out)
     finally:
@@ -116,14 +110,18 @@ def _inputs(options: Options) -> tuple[Path, FaceAdapterFile | None, Any]:
     folder = find_source(options.source)
     if options.face_adapter is None:
         if options.image_encoder is not None:
-            raise InvalidRequest("--image-encoder", str(options.image_encoder), "nothing without --face-adapter")
+            raise InvalidRequest(
+                "--image-encoder", str(options.image_encoder), "nothing without --face-adapter"
+            )
         return folder, None, None
     adapter = read_face_adapter(options.face_adapter, options.face_adapter_kind)
     if not adapter.sees_image:
         return folder, adapter, None
     if options.image_encoder is None:
         raise InvalidRequest(
-            "--image-encoder", None, f"the folder of the CLIP vision model that {adapter.kind} was trained with"
+            "--image-encoder",
+            None,
+            f"the folder of the CLIP vision model that {adapter.kind} was trained with",
         )
     from transformers import CLIPVisionModelWithProjection
 
@@ -152,9 +150,7 @@ def _write_graphs(
 
 def _export(plan: GraphPlan, path: Path) -> None:
     example = plan.example(torch.Generator().manual_seed(0), EXAMPLE_SHAPE)
-    export_graph(
-        plan.module, example, plan.outputs, plan.axes, path, plan.output_axes, external_data=True
-    )
+    export_graph(plan.module, example, plan.outputs, plan.axes, path, plan.output_axes, external_data=True)
 
 
 def _write_pack(
@@ -263,11 +259,13 @@ def _prove(
     say: Say,
 ) -> dict[str, Any]:
     say(f"drawing {len(cases)} pictures with the pack")
-    engine = AvatarEngine.load(draft, provider="cpu", precision="fp16" if options.precision == "fp16" else None)
+    engine = AvatarEngine.load(
+        draft, provider="cpu", precision="fp16" if options.precision == "fp16" else None
+    )
     rows = compare(cases, engine_pictures(engine, face, cases), expected)
     for row in rows:
         say(
-            f"{row['width']}x{row['height']}, batch {row['batch']}: {row['max_difference']}/255 from diffusers"
+            f"{row['width']}x{row['height']}, batch {row['batch']}: {row['max_difference']}/255 off"
             + ("" if row["psnr"] is None else f", {row['psnr']} dB")
         )
     return {

@@ -73,12 +73,22 @@ def _read_halves(path: Path) -> Mapping[str, Mapping[str, Tensor]]:
             }
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
         return {half: dict(content[half]) for half in HALVES}
-    except (OSError, SafetensorError, pickle.UnpicklingError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (
+        OSError,
+        SafetensorError,
+        pickle.UnpicklingError,
+        KeyError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise PackInvalid(f"{path}: cannot be read as a face adapter: {first}") from error
 
 
-def _kind(path: Path, image_proj: Mapping[str, Tensor], ip_adapter: Mapping[str, Tensor], said: Kind | None) -> Kind:
+def _kind(
+    path: Path, image_proj: Mapping[str, Tensor], ip_adapter: Mapping[str, Tensor], said: Kind | None
+) -> Kind:
     if "perceiver_resampler.proj_in.weight" in image_proj:
         allowed: tuple[Kind, ...] = ("faceid_plus", "faceid_plus_v2")
         named: Kind | None = None
@@ -99,7 +109,9 @@ def _kind(path: Path, image_proj: Mapping[str, Tensor], ip_adapter: Mapping[str,
             f"faceid_plus or faceid_plus_v2: the keys of {path.name} fit both, and they draw different faces",
         )
     if kind not in allowed:
-        raise InvalidRequest("--face-adapter-kind", kind, f"{' or '.join(allowed)}, by the keys of {path.name}")
+        raise InvalidRequest(
+            "--face-adapter-kind", kind, f"{' or '.join(allowed)}, by the keys of {path.name}"
+        )
     return kind
 
 
@@ -145,7 +157,8 @@ class PerceiverAttention(nn.Module):
         return torch.as_tensor(self.to_out(out))
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, HEAD)).transpose(1, 2)
+        batch, length, _ = x.shape
+        return x.view(batch, length, self.heads, HEAD).transpose(1, 2)
 
 
 class Perceiver(nn.Module):
@@ -177,9 +190,10 @@ class Perceiver(nn.Module):
 
     def forward(self, latents: Tensor, states: Tensor) -> Tensor:
         states = self.proj_in(states)
-        for attention, feed_forward in self.layers:  # type: ignore[misc]
-            latents = attention(states, latents) + latents
-            latents = feed_forward(latents) + latents
+        for layer in self.layers:
+            assert isinstance(layer, nn.ModuleList)
+            latents = layer[0](states, latents) + latents
+            latents = layer[1](latents) + latents
         return torch.as_tensor(self.norm_out(self.proj_out(latents)))
 
 
@@ -203,7 +217,11 @@ def make_projection(adapter: FaceAdapterFile) -> nn.Module:
     """The adapter's projection with its weights. Raises PackInvalid where they do not fit."""
     hidden, size = adapter.image_proj["proj.0.weight"].shape
     context = adapter.image_proj["norm.weight"].shape[0]
-    module = PlusProjection(adapter) if adapter.sees_image else FaceProjection(size, hidden, adapter.tokens, context)
+    module = (
+        PlusProjection(adapter)
+        if adapter.sees_image
+        else FaceProjection(size, hidden, adapter.tokens, context)
+    )
     try:
         module.load_state_dict(dict(adapter.image_proj))
     except RuntimeError as error:
@@ -224,7 +242,7 @@ def face_weights(unet: UNet2DConditionModel, adapter: FaceAdapterFile) -> dict[s
         if got != [expected, expected]:
             raise PackInvalid(
                 f"face adapter: ip_adapter.{index}.to_k_ip/to_v_ip are {got[0]} and {got[1]}, the UNet's "
-                f"{name.removesuffix('.processor')} expects {expected}: the adapter is made for another family"
+                f"{name.removesuffix('.processor')} expects {expected}: made for another family"
             )
         found[name] = (pair[0], pair[1])
     return found  # type: ignore[return-value]

@@ -14,7 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from faceavatar_export.diffusion.checkpoint import Checkpoint
-from faceavatar_export.diffusion.face_adapter import FaceAdapterFile, face_weights, make_projection, merge_lora
+from faceavatar_export.diffusion.face_adapter import (
+    FaceAdapterFile,
+    face_weights,
+    make_projection,
+    merge_lora,
+)
 from faceavatar_export.diffusion.modules import (
     Halved,
     SdImageEncoder,
@@ -68,7 +73,9 @@ def _text(role: str, module: SdTextEncoder, precision: str) -> GraphPlan:
 
     outputs = ("last_hidden_state", "text_embeds") if module.pooled else ("last_hidden_state",)
     batch = {0: "batch"}
-    return GraphPlan(role, module, precision, example, outputs, {"input_ids": batch}, dict.fromkeys(outputs, batch))
+    return GraphPlan(
+        role, module, precision, example, outputs, {"input_ids": batch}, dict.fromkeys(outputs, batch)
+    )
 
 
 def _states_shape(image_encoder: Any) -> tuple[int, int]:
@@ -80,8 +87,12 @@ def _states_shape(image_encoder: Any) -> tuple[int, int]:
 
 def _projection(adapter: FaceAdapterFile, precision: str, states: tuple[int, int]) -> GraphPlan:
     def example(random: torch.Generator, shape: tuple[int, int, int]) -> dict[str, Tensor]:
-        embeds = torch.nn.functional.normalize(torch.randn(shape[0], adapter.embedding_size, generator=random))
-        seen = {"image_embeds": torch.randn(shape[0], *states, generator=random)} if adapter.sees_image else {}
+        embeds = torch.nn.functional.normalize(
+            torch.randn(shape[0], adapter.embedding_size, generator=random)
+        )
+        seen = (
+            {"image_embeds": torch.randn(shape[0], *states, generator=random)} if adapter.sees_image else {}
+        )
         return {"face_embeds": embeds, **seen}
 
     module: nn.Module = make_projection(adapter)

@@ -31,7 +31,9 @@ class SdUNet(nn.Module):
             if face is not None and name in face:
                 width = int(unet.get_submodule(name.removesuffix(".processor")).inner_dim)
                 branch = FaceAttention(width, context)
-                branch.load_state_dict(dict(zip(("to_k_ip.weight", "to_v_ip.weight"), face[name], strict=True)))
+                branch.load_state_dict(
+                    dict(zip(("to_k_ip.weight", "to_v_ip.weight"), face[name], strict=True))
+                )
                 processors[name] = branch
         unet.set_attn_processor(processors)
         # diffusers asks whether the latents divide by 2 ** num_upsamplers and bakes the answer into a trace.
@@ -80,7 +82,7 @@ class SdUNet(nn.Module):
 
 
 class SdTextEncoder(nn.Module):
-    """`text_encoder`: the last hidden state, or SDXL's penultimate one, and the pooled vector of its second."""
+    """`text_encoder`: the last hidden state, or SDXL's penultimate one; its second's pooled too."""
 
     def __init__(self, encoder: Any, penultimate: bool, pooled: bool, dtype: torch.dtype) -> None:
         super().__init__()

@@ -17,10 +17,11 @@ import numpy as np
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
+from PIL import Image
+from transformers import CLIPImageProcessorPil
 
 from faceavatar import AvatarEngine, AvatarRequest
 from faceavatar.denoise import Noise
-from faceavatar.image import to_nchw
 from faceavatar.schedulers import NoiseSchedule
 from faceavatar_export.diffusion.checkpoint import Checkpoint
 from faceavatar_export.diffusion.face_adapter import FaceAdapterFile
@@ -47,6 +48,7 @@ class Case:
     num_inference_steps: int
     scheduler: str
     face_scale: float = 0.7
+    negative_prompt: str | None = NEGATIVE
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,9 @@ def make_face(adapter: FaceAdapterFile | None, size: int) -> Face | None:
     return Face(embeds / np.linalg.norm(embeds), crop)
 
 
-def proof_cases(sizes: tuple[tuple[int, int], ...], guidance: float, steps: int, scheduler: str) -> list[Case]:
+def proof_cases(
+    sizes: tuple[tuple[int, int], ...], guidance: float, steps: int, scheduler: str
+) -> list[Case]:
     """Two sizes at batches 1 and 2."""
     return [Case(h, w, batch, guidance, steps, scheduler) for h, w in sizes for batch in (1, 2)]
 
@@ -113,20 +117,24 @@ def _draw(
     case: Case,
     schedule: NoiseSchedule,
 ) -> NDArray[np.uint8]:
-    guided = case.guidance_scale > 1
+    guided, said = case.guidance_scale > 1, case.negative_prompt
     more: dict[str, Any] = {}
     if adapter is not None and face is not None:
         pipeline.set_ip_adapter_scale(case.face_scale)
-        embeds = torch.from_numpy(face.embeds)[None].repeat(case.batch, 1, 1)
-        more["ip_adapter_image_embeds"] = [torch.cat([torch.zeros_like(embeds), embeds]) if guided else embeds]
+        embeds = torch.from_numpy(face.embeds)[None]  # diffusers repeats it for the batch
+        more["ip_adapter_image_embeds"] = [
+            torch.cat([torch.zeros_like(embeds), embeds]) if guided else embeds
+        ]
         if adapter.sees_image:
             _hand_in_image(pipeline, adapter, image_encoder, face, case.batch, guided)
     pipeline.scheduler = diffusers_scheduler(case.scheduler, schedule)
-    noise = Noise(range(SEED, SEED + case.batch), (pipeline.unet.config.in_channels, case.height // 8, case.width // 8))
+    noise = Noise(
+        range(SEED, SEED + case.batch), (pipeline.unet.config.in_channels, case.height // 8, case.width // 8)
+    )
     with _noise_from(noise), torch.inference_mode():
         drawn = pipeline(
             prompt=[PROMPT] * case.batch,
-            negative_prompt=[NEGATIVE] * case.batch if guided else None,
+            negative_prompt=None if said is None or not guided else [said] * case.batch,
             height=case.height,
             width=case.width,
             num_inference_steps=case.num_inference_steps,
@@ -143,8 +151,9 @@ def _hand_in_image(
 ) -> None:
     """CLIP's states and V2's shortcut are set by hand in diffusers, on the projection itself."""
     assert face.crop is not None
-    mean, std = clip_mean_and_std()
-    pixels = torch.from_numpy(to_nchw(face.crop, mean, std))
+    size = int(image_encoder.config.image_size)
+    processor = CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
+    pixels = processor(Image.fromarray(face.crop), return_tensors="pt").pixel_values
     with torch.inference_mode():
         halves = [torch.zeros_like(pixels), pixels] if guided else [pixels]
         states = [image_encoder(half, output_hidden_states=True).hidden_states[-2] for half in halves]
@@ -180,9 +189,7 @@ def engine_pictures(engine: AvatarEngine, face: Face | None, cases: list[Case]) 
     return [
         np.stack(
             engine.generate(
-                AvatarRequest(
-                    image=blank, prompt=PROMPT, negative_prompt=NEGATIVE, seed=SEED, **_fields(case)
-                ),
+                AvatarRequest(image=blank, prompt=PROMPT, seed=SEED, **_fields(case)),
                 **given,
             ).images
         )
@@ -220,7 +227,9 @@ def misses(precision: str, graphs: Mapping[str, Mapping[str, Any]], rows: list[d
     for row in rows:
         where = f"the {row['width']}x{row['height']} picture at batch {row['batch']}"
         if precision == "fp32" and row["max_difference"] > LARGEST_DIFFERENCE:
-            said.append(f"{where} is {row['max_difference']}/255 away from diffusers, allowed {LARGEST_DIFFERENCE}")
+            said.append(
+                f"{where} is {row['max_difference']}/255 away from diffusers, allowed {LARGEST_DIFFERENCE}"
+            )
         if precision != "fp32" and row["psnr"] is not None and row["psnr"] < LEAST_PSNR:
             said.append(f"{where} has {row['psnr']} dB against diffusers, allowed {LEAST_PSNR:g}")
     return said

@@ -60,8 +60,11 @@ def read_sampling(scheduler: Any, family: str) -> Sampling:
     """What a checkpoint's scheduler says. Raises PackInvalid for a class this engine has no like of."""
     kind, config = type(scheduler).__name__, scheduler.config
     if kind not in _NAMES:
-        raise PackInvalid(f"scheduler: got {kind}, expected one of {', '.join(_NAMES)}; change scheduler_config.json")
-    name, said = _NAMES[kind], ()
+        raise PackInvalid(
+            f"scheduler: got {kind}, expected one of {', '.join(_NAMES)}; change scheduler_config.json"
+        )
+    name = _NAMES[kind]
+    said: tuple[str, ...] = ()
     if kind == "PNDMScheduler":
         said = ("PNDM is not offered: the pack's default scheduler is ddim, on the same noise schedule",)
     if name == "dpmpp_2m" and config.get("use_karras_sigmas"):

@@ -253,9 +253,10 @@ def _check_roles(manifest: Manifest) -> None:
             further = set(stated) - set(wanted)
             sets = FURTHER_INPUTS.get(role, ()) if side == "inputs" else ()
             known = further == set().union(*(group for group in sets if group <= further))
+            expected = ", ".join(wanted) + "".join(f"[, {', '.join(sorted(group))}]" for group in sets)
             if not known or not set(wanted) <= set(stated):
                 raise SignatureMismatch(
-                    f"{manifest.name}: {role}: {side} are {', '.join(stated)}, expected {', '.join(wanted)}"
+                    f"{manifest.name}: {role}: {side} are {', '.join(stated)}, expected {expected}"
                 )
 
 

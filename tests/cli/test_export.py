@@ -1,0 +1,44 @@
+"""`faceavatar export`: what is refused before any work, and what a machine without torch is told."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def test_a_source_that_is_none_is_refused(run: Any, tmp_path: Path) -> None:
+    ran = run("export", "nowhere", "--license", "CC0-1.0", "-o", str(tmp_path / "pack"))
+    assert ran.code == 2
+    assert "SOURCE: got 'nowhere', allowed a folder in diffusers' layout" in ran.err
+    assert not (tmp_path / "pack").exists()
+
+
+def test_a_folder_that_is_no_checkpoint_is_refused(run: Any, tmp_path: Path) -> None:
+    ran = run("export", str(tmp_path), "--license", "CC0-1.0", "-o", str(tmp_path / "pack"))
+    assert ran.code == 6
+    assert "not a checkpoint folder" in ran.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_licence_has_to_be_named(run: Any, tmp_path: Path) -> None:
+    ran = run("export", str(tmp_path), "-o", str(tmp_path / "pack"))
+    assert ran.code == 2
+    assert "--license" in ran.err
+
+
+def test_without_torch_the_extra_is_named() -> None:
+    script = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from faceavatar_cli.main import main\n"
+        "sys.exit(main(['export', '.', '--license', 'x', '-o', 'never-written']))"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ran.returncode == 8
+    assert "pip install 'faceavatar[export]'" in ran.stderr
+    assert not Path("never-written").exists()

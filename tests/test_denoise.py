@@ -149,9 +149,10 @@ def test_the_loop_ends_where_a_loop_of_diffusers_on_the_same_graph_ends(
     assert conditions.no_face is not None
     text = np.repeat(np.concatenate([conditions.no_text, conditions.text]), 2, axis=0)
     face = np.repeat(np.concatenate([conditions.no_face, conditions.face]), 2, axis=0)
+    feeds = {"encoder_hidden_states": text, "face_tokens": face, "face_scale": np.ones(1, np.float32)}
     for timestep in theirs.timesteps:
         sample = theirs.scale_model_input(torch.cat([latents] * 2), timestep)
-        without, wanted = torch.from_numpy(unet(sample.numpy(), float(timestep), text, face, 1.0)).chunk(2)
+        without, wanted = torch.from_numpy(unet(sample.numpy(), float(timestep), feeds)).chunk(2)
         latents = theirs.step(without + 3.0 * (wanted - without), timestep, latents).prev_sample
     ours = run(unet, conditions, [11, 12], name=name)[-1].latents
     np.testing.assert_allclose(ours, latents.numpy(), atol=1e-4)

@@ -39,6 +39,13 @@ TILE, SEED = 160, 7
 Picture = NDArray[np.uint8]
 
 
+def face_box(engine: AvatarEngine, path: Path) -> tuple[float, float, float, float]:
+    """Where the face is in a photo: (x, y, width, height)."""
+    face = engine.look(path).face
+    assert face is not None  # it is None for handed-in embeddings alone
+    return face.bbox
+
+
 def square_photo(path: Path, face: tuple[float, float, float, float], side: int) -> Picture:
     """The head and shoulders of a photo, (side, side, 3)."""
     picture, (x, y, w, h) = load_image(path), face
@@ -65,7 +72,7 @@ def block(engine: AvatarEngine, name: str) -> Picture:
         ]
         rows.append(np.concatenate([small(engine.generate(r).images[0]) for r in requests], axis=1))
     photo = np.full((len(rows) * TILE, 2 * TILE, 3), 255, np.uint8)
-    photo[: 2 * TILE] = square_photo(path, engine.look(path).face.bbox, 2 * TILE)
+    photo[: 2 * TILE] = square_photo(path, face_box(engine, path), 2 * TILE)
     return np.concatenate([photo, np.concatenate(rows)], axis=1)
 
 
@@ -82,7 +89,7 @@ def readme_row(engine: AvatarEngine, name: str) -> Picture:
     """One photo, the default prompt, and the six styles."""
     path = PHOTOS / f"{name}.jpg"
     word: str = PEOPLE[name]
-    tiles = [square_photo(path, engine.look(path).face.bbox, TILE)]
+    tiles = [square_photo(path, face_box(engine, path), TILE)]
     default = AvatarRequest(image=path, gender="woman" if word == "woman" else "man", seed=SEED)
     tiles.append(small(engine.generate(default).images[0]))
     for words in STYLES.values():

@@ -28,6 +28,14 @@ _FILE = click.Path(path_type=Path, exists=True)
     help="Where the adapter's keys and name do not tell it (Plus or PlusV2).",
 )
 @click.option("--image-encoder", type=_FILE, help="The CLIP vision model of a Plus adapter: a folder.")
+@click.option(
+    "--lora",
+    "loras",
+    multiple=True,
+    metavar="FILE[:WEIGHT]",
+    callback=lambda context, parameter, values: [_lora(value) for value in values],
+    help="A LoRA to fuse into the weights; may be given several times.",
+)
 @click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
 @click.option("--steps", "num_inference_steps", type=click.IntRange(1, 50), help="The pack's default.")
 @click.option("--guidance", "guidance_scale", type=click.FloatRange(1, 30), help="The pack's default.")
@@ -49,6 +57,22 @@ def export(manner: Manner, /, out: Path, name: str | None, license_: str, **opti
         worst = max(row["max_difference"] for row in report["pipeline"])
         seconds, peak = report["seconds"], report["peak_memory_gb"]
         click.echo(f"{out}: at most {worst}/255 from diffusers; {seconds:.0f} s, {peak:.1f} GB at the peak")
+
+
+def _lora(value: str) -> tuple[Path, float]:
+    """FILE or FILE:WEIGHT. Raises click.BadParameter for an absent file or a weight that is no number."""
+    name, colon, weight = value.rpartition(":")
+    path, strength = Path(value), 1.0
+    if colon and not path.is_file():
+        try:
+            path, strength = Path(name), float(weight)
+        except ValueError:
+            raise click.BadParameter(
+                f"{value!r}: {weight!r} is no number; give FILE or FILE:WEIGHT"
+            ) from None
+    if not path.is_file():
+        raise click.BadParameter(f"there is no file {str(path)!r}")
+    return path, strength
 
 
 def _say(words: str) -> None:

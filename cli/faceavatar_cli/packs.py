@@ -131,7 +131,8 @@ def _description(pack: Pack) -> list[tuple[str, str]]:
         ("licences", ", ".join(f"{license} ({count} files)" for license, count in licenses.items())),
     ]
     for role, graph in manifest.graphs.items():
-        size = _megabytes(manifest.files[graph.file].size)
+        parts = (graph.file, f"{graph.file}.data")  # large graphs keep their weights beside them
+        size = _megabytes(sum(manifest.files[part].size for part in parts if part in manifest.files))
         lines.append((role, f"{graph.file}, {graph.precision}, {size}"))
     return lines
 

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from faceavatar_export.diffusion.checkpoint import Lora
 from faceavatar_export.diffusion.export import Options, export_pack
 
 
 def export_checkpoint(
-    source: str, out: Path, name: str, license: str, say: Callable[[str], None], **options: Any
+    source: str,
+    out: Path,
+    name: str,
+    license: str,
+    say: Callable[[str], None],
+    loras: Sequence[tuple[Path, float]] = (),
+    **options: Any,
 ) -> dict[str, Any]:
     """Export SOURCE to the pack folder OUT; gives what parity.json holds.
 
-    options: the other fields of diffusion.export.Options. Raises InvalidRequest, PackInvalid and its kin.
+    loras: files and their weights. options: the other fields of diffusion.export.Options.
+    Raises InvalidRequest, PackInvalid and its kin.
     """
     import diffusers
     import transformers
@@ -28,4 +36,5 @@ def export_checkpoint(
     logging.getLogger("torch").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the libraries, about themselves; what matters is measured
-        return export_pack(Options(source, out, name, license, **options), say)
+        fused = tuple(Lora(path, weight) for path, weight in loras)
+        return export_pack(Options(source, out, name, license, loras=fused, **options), say)

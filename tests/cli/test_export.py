@@ -42,3 +42,10 @@ def test_without_torch_the_extra_is_named() -> None:
     assert ran.returncode == 8
     assert "pip install 'faceavatar[export]'" in ran.stderr
     assert not Path("never-written").exists()
+
+
+def test_a_lora_that_is_not_there_is_refused(run: Any, tmp_path: Path) -> None:
+    for value, words in (("nowhere.safetensors", "there is no file"), ("a:strong", "is no number")):
+        ran = run("export", ".", "--license", "x", "-o", str(tmp_path / "pack"), "--lora", value)
+        assert ran.code == 2
+        assert words in ran.err

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from faceavatar.errors import InvalidRequest, PackInvalid
-from faceavatar_export.diffusion.checkpoint import find_source, open_checkpoint
+from faceavatar_export.diffusion.checkpoint import Lora, find_source, open_checkpoint
 from faceavatar_export.diffusion.export import Options, export_pack
 from faceavatar_export.diffusion.face_adapter import face_weights, merge_lora, read_face_adapter
 
@@ -118,3 +118,22 @@ def test_what_an_export_lacks_is_said_before_it_works(sd: Path, tmp_path: Path) 
     blind = Options(str(sd), tmp_path / "pack", "pack", "CC0-1.0", face_adapter=plus)
     with pytest.raises(InvalidRequest, match=r"--image-encoder: got None.*CLIP vision model"):
         export_pack(blind, print)
+
+
+def test_loras_are_fused_with_their_weights_one_after_the_other(sd: Path, tmp_path: Path) -> None:
+    place = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    plain = open_checkpoint(sd).pipeline.unet.get_submodule(place).weight
+    width = plain.shape[0]
+    down, up = torch.randn(4, width), torch.randn(width, 4)
+    save_file(
+        {f"unet.{place}.lora_A.weight": down, f"unet.{place}.lora_B.weight": up}, tmp_path / "l.safetensors"
+    )
+    loras = [Lora(tmp_path / "l.safetensors", 0.5), Lora(tmp_path / "l.safetensors")]
+    fused = open_checkpoint(sd, loras).pipeline.unet.get_submodule(place).weight
+    assert torch.allclose(fused, plain + 1.5 * up @ down, atol=1e-4)
+
+
+def test_a_lora_of_another_model_is_refused(sd: Path, tmp_path: Path) -> None:
+    save_file({"something.else": torch.ones(2, 2)}, tmp_path / "other.safetensors")
+    with pytest.raises(PackInvalid, match=r"other\.safetensors: cannot be fused as a LoRA"):
+        open_checkpoint(sd, [Lora(tmp_path / "other.safetensors")])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,14 @@ _CLASSES = {
     "StableDiffusionPipeline": StableDiffusionPipeline,
     "StableDiffusionXLPipeline": StableDiffusionXLPipeline,
 }
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA file, and how strongly it is fused."""
+
+    path: Path
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -55,8 +64,11 @@ def find_source(source: str) -> Path:
     raise InvalidRequest("SOURCE", source, "a folder in diffusers' layout, or OWNER/NAME@COMMIT of the hub")
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
-    """Load a folder's pipeline. Raises PackInvalid for anything but SD1.5, SD2.1 or SDXL."""
+def open_checkpoint(folder: Path, loras: Sequence[Lora] = ()) -> Checkpoint:
+    """Load a folder's pipeline and fuse LoRAs into it, one after the other.
+
+    Raises PackInvalid for anything but SD1.5, SD2.1 or SDXL, and for a LoRA that is none of this model's.
+    """
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -86,7 +98,23 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         raise PackInvalid(
             f"{folder}: its UNet takes {config.in_channels} channels: inpainting is not supported"
         )
+    for lora in loras:
+        _fuse(pipeline, lora)
     return Checkpoint(folder, _family(pipeline), pipeline)
+
+
+def _fuse(pipeline: Pipeline, lora: Lora) -> None:
+    """Let diffusers and peft read the file (they know a dozen layouts) and add it to the weights."""
+    path = lora.path
+    try:
+        pipeline.load_lora_weights(str(path.parent), weight_name=path.name, local_files_only=True)
+        if not pipeline.get_list_adapters():
+            raise ValueError("none of its keys belongs to this model")
+        pipeline.fuse_lora(lora_scale=lora.weight)
+    except Exception as error:  # the libraries raise a dozen unrelated classes
+        first = str(error).strip().splitlines()[0]
+        raise PackInvalid(f"{path.name}: cannot be fused as a LoRA: {first}") from error
+    pipeline.unload_lora_weights()
 
 
 def _family(pipeline: Pipeline) -> Family:

@@ -21,7 +21,7 @@ import torch
 
 from faceavatar import AvatarEngine
 from faceavatar.errors import InvalidRequest, PackInvalid
-from faceavatar_export.diffusion.checkpoint import Checkpoint, find_source, open_checkpoint
+from faceavatar_export.diffusion.checkpoint import Checkpoint, Lora, find_source, open_checkpoint
 from faceavatar_export.diffusion.face_adapter import FaceAdapterFile, Kind, read_face_adapter
 from faceavatar_export.diffusion.graphs_of import GraphPlan, graph_plans
 from faceavatar_export.diffusion.proof import (
@@ -58,6 +58,7 @@ class Options:
     face_adapter: Path | None = None
     face_adapter_kind: Kind | None = None
     image_encoder: Path | None = None
+    loras: tuple[Lora, ...] = ()
     precision: str = "fp32"
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
@@ -70,7 +71,7 @@ def export_pack(options: Options, say: Say) -> dict[str, Any]:
     """Write the pack and give its parity report. Raises InvalidRequest; PackInvalid for a failed proof."""
     started = time.monotonic()
     folder, adapter, image_encoder = _inputs(options)
-    checkpoint = open_checkpoint(folder)
+    checkpoint = open_checkpoint(folder, options.loras)
     sampling = read_sampling(checkpoint.pipeline.scheduler, checkpoint.family)
     for warning in sampling.warnings:
         say(f"warning: {warning}")
@@ -85,7 +86,7 @@ def export_pack(options: Options, say: Say) -> dict[str, Any]:
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
-        checkpoint = open_checkpoint(folder)
+        checkpoint = open_checkpoint(folder, options.loras)
         graphs = _write_graphs(options, checkpoint, adapter, image_encoder, draft, say)
         _write_pack(options, checkpoint, adapter, image_encoder, sampling, graphs, draft)
         del checkpoint, image_encoder
@@ -221,6 +222,7 @@ def _tail(
         "export": {
             "variant": sampling.variant,
             "precision": options.precision,
+            "loras": [[lora.path.name, lora.weight] for lora in options.loras],
             "versions": {name: version(name) for name in PACKAGES},
         },
     }

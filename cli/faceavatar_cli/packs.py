@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +131,9 @@ def _description(pack: Pack) -> list[tuple[str, str]]:
         ("defaults", ", ".join(f"{name} {value}" for name, value in defaults.model_dump().items())),
         ("licences", ", ".join(f"{license} ({count} files)" for license, count in licenses.items())),
     ]
+    proof = _proof(pack)
+    if proof is not None:
+        lines.append(("proof", proof))
     for role, graph in manifest.graphs.items():
         parts = (graph.file, f"{graph.file}.data")  # large graphs keep their weights beside them
         size = _megabytes(sum(manifest.files[part].size for part in parts if part in manifest.files))
@@ -143,6 +147,18 @@ def _face(face: Face | None) -> str:
     adapter = face.adapter
     words = f"{adapter.kind}, {adapter.tokens} tokens of a {adapter.embedding_size}-number embedding"
     return words if face.detector else f"{words}, which has to be handed in: no face models"
+
+
+def _proof(pack: Pack) -> str | None:
+    """What the export measured against diffusers, if the pack was exported."""
+    try:
+        report = json.loads((pack.folder / "parity.json").read_text(encoding="utf-8"))
+        worst = max(row["max_difference"] for row in report["pipeline"])
+        missed = len(report["misses"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    held = f"{missed} bounds missed, written by force" if missed else "all bounds held"
+    return f"pictures at most {worst}/255 from diffusers' ({held})"
 
 
 def _size(pack: Pack | None) -> int:

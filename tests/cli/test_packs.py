@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -78,3 +79,13 @@ def test_verify_names_a_missing_file(run: Any, tiny: Path, place: Path) -> None:
     ran = run("packs", "verify", broken)
     assert ran.code == 6
     assert ran.err.startswith("error[missing_graph]: tiny: the file unet.onnx is missing")
+
+
+def test_show_tells_what_the_export_proved(run: Any, tiny: Path, tmp_path: Path) -> None:
+    pack = shutil.copytree(tiny, tmp_path / "proved")
+    assert "proof" not in run("packs", "show", str(pack)).out
+    rows = [{"max_difference": 1}, {"max_difference": 2}]
+    (pack / "parity.json").write_text(json.dumps({"pipeline": rows, "misses": []}))
+    assert "pictures at most 2/255 from diffusers' (all bounds held)" in run("packs", "show", str(pack)).out
+    (pack / "parity.json").write_text("not JSON")
+    assert "proof" not in run("packs", "show", str(pack)).out

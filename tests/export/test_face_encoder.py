@@ -8,35 +8,32 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("resvg_py")
-
-import onnx  # noqa: E402
-import onnxruntime  # noqa: E402
-
-from faceavatar.face.align import TEMPLATES, similarity  # noqa: E402
-from faceavatar.pack import find_pack  # noqa: E402
-from faceavatar_export.toon import colors, face_data, photo_like  # noqa: E402
-from faceavatar_export.toon.check_face_encoder import right  # noqa: E402
-from faceavatar_export.toon.face_encoder import (  # noqa: E402
+from faceavatar.face.align import TEMPLATES, similarity
+from faceavatar.pack import find_pack
+from faceavatar_export.toon import colors, face_data, photo_like
+from faceavatar_export.toon.check_face_encoder import right
+from faceavatar_export.toon.face_encoder import (
     FaceEncoder,
     export_face_encoder,
     rgb_to_lab,
     to_input,
 )
-from faceavatar_export.toon.identity import (  # noqa: E402
+from faceavatar_export.toon.identity import (
     STYLES,
     Identity,
     embed,
     sample_identity,
     sample_scene,
 )
-from faceavatar_export.toon.published_nets import AgeNet, GenderNet  # noqa: E402
-from faceavatar_export.toon.train_face_encoder import Batch, disturb, losses  # noqa: E402
-from faceavatar_export.toon.training import Average, save_checkpoint  # noqa: E402
-from faceavatar_export.toon.warm_face_encoder import load_age, load_graph  # noqa: E402
+from faceavatar_export.toon.published_nets import AgeNet, GenderNet
+from faceavatar_export.toon.train_face_encoder import Batch, disturb, losses
+from faceavatar_export.toon.training import Average, save_checkpoint
+from faceavatar_export.toon.warm_face_encoder import load_age, load_graph
 
 PERSON = Identity(True, "#d29a6c", "#3a2619", "long", False, False, "none", "none")
 

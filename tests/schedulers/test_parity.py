@@ -15,14 +15,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerAncestralDiscreteScheduler,
-    EulerDiscreteScheduler,
-    LCMScheduler,
-    UniPCMultistepScheduler,
-)
+from diffusers import DDIMScheduler, LCMScheduler
 
 from faceavatar.schedulers import SCHEDULER_NAMES, NoiseSchedule, make_scheduler
 from faceavatar.schedulers.schedule import (
@@ -32,6 +25,7 @@ from faceavatar.schedulers.schedule import (
     PredictionType,
     TimestepSpacing,
 )
+from faceavatar_export.diffusion.schedule import PEERS
 
 # torch's tensors meet numpy 2's __array__ protocol inside diffusers' set_timesteps.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
@@ -39,16 +33,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't
 SHAPE = (2, 4, 8, 8)
 STEP_COUNTS = (1, 2, 4, 20, 50)
 TOLERANCE = 1e-5
-DPMPP = {"algorithm_type": "dpmsolver++"}
-CLASSES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
-    "ddim": (DDIMScheduler, {"clip_sample": False}),
-    "euler": (EulerDiscreteScheduler, {}),
-    "euler_ancestral": (EulerAncestralDiscreteScheduler, {}),
-    "dpmpp_2m": (DPMSolverMultistepScheduler, DPMPP),
-    "dpmpp_2m_karras": (DPMSolverMultistepScheduler, {**DPMPP, "use_karras_sigmas": True}),
-    "unipc": (UniPCMultistepScheduler, {}),
-    "lcm": (LCMScheduler, {}),
-}
 TOON = NoiseSchedule(prediction_type="v_prediction", timestep_spacing="trailing", rescale_betas_zero_snr=True)
 
 
@@ -56,7 +40,7 @@ class Peer:
     """diffusers' scheduler behind the signature of ours."""
 
     def __init__(self, name: str, schedule: NoiseSchedule, count: int, shared_table: bool = False) -> None:
-        make, options = CLASSES[name]
+        make, options = PEERS[name]
         config = asdict(schedule)
         if name not in ("ddim", "lcm"):
             del config["set_alpha_to_one"]

@@ -207,7 +207,9 @@ class PlusProjection(FaceProjection):
         self.perceiver_resampler = Perceiver(weights)
         self.adds_id = adapter.kind == "faceid_plus_v2"
 
-    def forward(self, face_embeds: Tensor, image_embeds: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, face_embeds: Tensor, image_embeds: Tensor | None = None) -> Tensor:
+        if image_embeds is None:
+            raise ValueError("image_embeds: got None, expected CLIP's states of the face, (B, N, F)")
         tokens = super().forward(face_embeds)
         out = self.perceiver_resampler(tokens, image_embeds)
         return torch.as_tensor(tokens + out if self.adds_id else out)
@@ -231,18 +233,18 @@ def make_projection(adapter: FaceAdapterFile) -> nn.Module:
 
 def face_weights(unet: UNet2DConditionModel, adapter: FaceAdapterFile) -> dict[str, tuple[Tensor, Tensor]]:
     """K and V of the face branch by processor name. Raises PackInvalid for an adapter of another UNet."""
-    found = {}
+    found: dict[str, tuple[Tensor, Tensor]] = {}
     for index, name in enumerate(unet.attn_processors):
         if name.endswith("attn1.processor"):
             continue
-        pair = tuple(adapter.ip_adapter.get(f"{index}.to_{part}_ip.weight") for part in "kv")
+        k, v = (adapter.ip_adapter.get(f"{index}.to_{part}_ip.weight") for part in "kv")
         attn = unet.get_submodule(name.removesuffix(".processor"))
         expected = (attn.to_k.weight.shape[0], int(unet.config.cross_attention_dim))
-        got = [None if weight is None else tuple(weight.shape) for weight in pair]
-        if got != [expected, expected]:
+        got = [None if weight is None else tuple(weight.shape) for weight in (k, v)]
+        if k is None or v is None or got != [expected, expected]:
             raise PackInvalid(
                 f"face adapter: ip_adapter.{index}.to_k_ip/to_v_ip are {got[0]} and {got[1]}, the UNet's "
                 f"{name.removesuffix('.processor')} expects {expected}: made for another family"
             )
-        found[name] = (pair[0], pair[1])
-    return found  # type: ignore[return-value]
+        found[name] = (k, v)
+    return found

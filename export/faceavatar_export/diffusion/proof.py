@@ -189,16 +189,12 @@ def engine_pictures(engine: AvatarEngine, face: Face | None, cases: list[Case]) 
     return [
         np.stack(
             engine.generate(
-                AvatarRequest(image=blank, prompt=PROMPT, seed=SEED, **_fields(case)),
+                AvatarRequest(image=blank, prompt=PROMPT, seed=SEED, **asdict(case)),
                 **given,
             ).images
         )
         for case in cases
     ]
-
-
-def _fields(case: Case) -> dict[str, Any]:
-    return asdict(case)
 
 
 def compare(

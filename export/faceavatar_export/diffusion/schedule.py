@@ -32,7 +32,8 @@ _NAMES = {
     "PNDMScheduler": "ddim",
 }
 _DPMPP = {"algorithm_type": "dpmsolver++"}
-_MAKERS: Mapping[str, tuple[Callable[..., Any], dict[str, Any]]] = {
+# The engine's name of a scheduler -> diffusers' class of the same steps, and what it must be told.
+PEERS: Mapping[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "ddim": (DDIMScheduler, {"clip_sample": False}),
     "euler": (EulerDiscreteScheduler, {}),
     "euler_ancestral": (EulerAncestralDiscreteScheduler, {}),
@@ -81,7 +82,7 @@ def read_sampling(scheduler: Any, family: str) -> Sampling:
 
 def diffusers_scheduler(name: str, schedule: NoiseSchedule) -> Any:
     """diffusers' scheduler that steps as the engine's of this name does."""
-    make, options = _MAKERS[name]
+    make, options = PEERS[name]
     config = asdict(schedule)
     if name not in ("ddim", "lcm"):
         del config["set_alpha_to_one"]

@@ -119,6 +119,7 @@ def all_heads(pack: Path, count: int, kept: Path | None) -> dict[str, Heads]:
             for name, row in sets.items()
             for part, value in zip(("heads", "wanted", "found"), row, strict=True)
         }
+        # numpy's stub takes any keyword for its own allow_pickle, a bool; ours all have a dot in them.
         np.savez_compressed(kept, **parts)  # type: ignore[arg-type]
     return sets
 

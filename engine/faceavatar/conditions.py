@@ -68,11 +68,9 @@ def join_conditions(conditions: Sequence[Conditions], batches: Sequence[int]) ->
         return conditions[0]
 
     def stack(part: Callable[[Conditions], Floats | None]) -> Floats | None:
-        arrays = [part(one) for one in conditions]
-        pairs = zip(arrays, batches, strict=True)
-        return np.concatenate(
-            [np.repeat(array, count, axis=0) for array, count in pairs if array is not None]
-        )
+        pairs = zip(map(part, conditions), batches, strict=True)
+        rows = [np.repeat(array, count, axis=0) for array, count in pairs if array is not None]
+        return np.concatenate(rows) if rows else None
 
     def half(name: str, place: int) -> Callable[[Conditions], Floats | None]:
         return lambda one: one.more[name][place]

@@ -3,7 +3,7 @@
     python scripts/check.py [arguments for pytest]
 
 pytest comes last, so that its summary is the last line. What failed before it is named just above it. It runs
-one process for each core, whole files each, in the order of their names: the exports, which take longest, begin
+one process for each core, whole files each, in the order of their names: the exports, the longest, begin
 early.
 """
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import agreement
+import bare_venv
 import checkpoints
 import numpy as np
 import pytest
@@ -46,6 +50,11 @@ def sources(folder: Path) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def clip(folder: Path) -> Path:
     return checkpoints.image_encoder(folder / "clip")
+
+
+@pytest.fixture(scope="module")
+def lean_python(folder: Path) -> Path:
+    return bare_venv.build(folder / "lean")
 
 
 @pytest.fixture(scope="module", params=PAIRS, ids=lambda pair: f"{pair[0]}-{pair[4]}")
@@ -136,3 +145,36 @@ def merge_adapter(pipeline: Any, path: Path) -> None:
     from faceavatar_export.diffusion.face_adapter import merge_lora, read_face_adapter
 
     merge_lora(pipeline.unet, read_face_adapter(path))
+
+
+def test_an_environment_without_torch_draws_what_the_exporting_one_draws(
+    pair: Exported, lean_python: Path, tmp_path: Path
+) -> None:
+    script = (
+        "import importlib.util, sys, numpy as np\n"
+        "present = [name for name in ('torch', 'diffusers', 'transformers', 'onnx', 'faceavatar_export')\n"
+        "           if importlib.util.find_spec(name)]\n"
+        "assert not present, present\n"
+        "from faceavatar import AvatarEngine, AvatarRequest\n"
+        "engine = AvatarEngine.load(sys.argv[1], provider='cpu')\n"
+        "photo = np.zeros((8, 8, 3), np.uint8)\n"
+        "request = AvatarRequest(image=photo, prompt='a man', seed=4, height=256, width=256, "
+        "num_inference_steps=2)\n"
+        "crop = np.full((224, 224, 3), 90, np.uint8) if engine.faces.image_encoder else None\n"
+        "result = engine.generate(request, face_embeds=np.ones(512, np.float32), face_crop=crop)\n"
+        "np.save(sys.argv[2], result.images[0])\n"
+        "assert not {'torch', 'diffusers', 'transformers', 'onnx'} & set(sys.modules)\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    for name, python in (("lean", lean_python), ("own", Path(sys.executable))):
+        own = name == "own"
+        text = script.replace("assert not present, present\n", "") if own else script
+        ran = subprocess.run(
+            [str(python), "-c", text, str(pair.pack), str(tmp_path / f"{name}.npy")],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=None if own else environment,
+        )
+        assert ran.returncode == 0, ran.stderr
+    assert np.array_equal(np.load(tmp_path / "lean.npy"), np.load(tmp_path / "own.npy"))

@@ -221,16 +221,15 @@ def instantid(path: Path, checkpoint: Path, seed: int = 11, width: int = 96, see
     unet = UNet2DConditionModel.from_pretrained(checkpoint / "unet")
     context = int(unet.config.cross_attention_dim)
     image_proj = {
-        "latents": torch.randn(1, 16, width),
+        "latents": _random(16, width)[None],
         **_linear("proj_in", seen, width),
         **_linear("proj_out", width, context),
         **_norm("norm_out", context),
         **_perceiver_layers("", width, 2 * 64),
     }
     ip_adapter = {
-        f"{index}.to_{part}_ip.weight": _random(
-            unet.get_submodule(name.removesuffix(".processor")).to_q.weight.shape[0], context
-        )
+        f"{index}.to_{part}_ip.weight": 5  # as loud as the text, so that a wrong face shows
+        * _random(unet.get_submodule(name.removesuffix(".processor")).to_q.weight.shape[0], context)
         for index, name in enumerate(unet.attn_processors)
         if name.endswith("attn2.processor")
         for part in "kv"
@@ -250,7 +249,10 @@ def identity_net(folder: Path, checkpoint: Path, seed: int = 12, **changes: Any)
     zeros = (net.controlnet_cond_embedding.conv_out, net.controlnet_mid_block, *net.controlnet_down_blocks)
     with torch.no_grad():
         for last in zeros:
-            last.weight.normal_(std=0.5 / last.weight[0].numel() ** 0.5)
+            last.weight.normal_(std=0.2 / last.weight[0].numel() ** 0.5)
+        for name, weight in net.named_parameters():
+            if ".attn2.to_" in name and weight.ndim == 2:
+                weight.mul_(6.0)  # what the face's tokens say is heard beside the picture
     _lively(net).save_pretrained(folder)
     return folder
 

@@ -7,9 +7,12 @@ import math
 import cv2
 import numpy as np
 import pytest
+import tiny_pack
 from numpy.typing import NDArray
 
+from faceavatar.face.detect import FaceDetector
 from faceavatar.face.keypoints import draw_keypoints, place_landmarks
+from faceavatar.image import fit_to
 
 FACE = np.array([[200.4, 190.7], [300.2, 185.1], [255.9, 250.3], [210.8, 300.6], [295.5, 296.2]])
 
@@ -72,3 +75,15 @@ def test_a_face_wider_than_the_crop_stays_in_its_middle() -> None:
     points = np.array([[300.0, 200], [700, 200], [500, 300], [350, 400], [650, 400]])
     placed = place_landmarks(points, (240, 50, 600, 420), (512, 1024), (512, 512))
     np.testing.assert_allclose(placed, points - [284, 0])
+
+
+@pytest.mark.parametrize("size", [(512, 384), (400, 512), (300, 300), (1024, 768)])
+def test_landmarks_lie_where_a_detector_finds_them_in_the_photo_brought_to_that_size(
+    size: tuple[int, int],
+) -> None:
+    photo = tiny_pack.photo("astronaut")
+    detector = FaceDetector(tiny_pack.TOON / tiny_pack.DETECTOR)
+    face = detector.detect(photo).faces[0]
+    placed = place_landmarks(face.landmarks, face.bbox, photo.shape[:2], size)
+    again = detector.detect(fit_to(photo, *size, "cover")).faces[0]
+    assert np.abs(placed - again.landmarks).max() < 0.01 * max(size)

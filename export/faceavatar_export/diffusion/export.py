@@ -176,6 +176,9 @@ def _write_pack(
         for name in ("face_projection.onnx", "face_projection.onnx.data"):
             if name in files:
                 files[name] = Provenance(options.license, f"exported from {options.face_adapter.name}")
+    if options.controlnet is not None:
+        both = f"{licence.attribution}, with {options.controlnet.name}"
+        files |= {name: Provenance(options.license, both) for name in files if name.startswith("unet.onnx")}
     write_manifest(
         draft,
         {

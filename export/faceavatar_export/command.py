@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,34 @@ def export_checkpoint(
     loras: files and their weights. options: the other fields of diffusion.export.Options.
     Raises InvalidRequest, PackInvalid and its kin.
     """
+    with _quiet_libraries():
+        return export_pack(Options(source, out, name, license, loras=_fused(loras), **options), say)
+
+
+def prove_checkpoint(
+    source: str,
+    pack: Path,
+    say: Callable[[str], None],
+    loras: Sequence[tuple[Path, float]] = (),
+    **options: Any,
+) -> dict[str, Any]:
+    """Prove the pack in a folder against SOURCE once more; gives the new parity report, and writes nothing.
+
+    loras, options and errors as export_checkpoint's.
+    """
+    from faceavatar_export.diffusion.reproof import prove_again
+
+    with _quiet_libraries():
+        return prove_again(Options(source, pack, pack.name, "", loras=_fused(loras), **options), say)
+
+
+def _fused(loras: Sequence[tuple[Path, float]]) -> tuple[Lora, ...]:
+    return tuple(Lora(path, weight) for path, weight in loras)
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """No chatter of the libraries about themselves; what matters is measured."""
     import diffusers
     import transformers
 
@@ -35,6 +64,5 @@ def export_checkpoint(
     transformers.logging.disable_progress_bar()
     logging.getLogger("torch").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the libraries, about themselves; what matters is measured
-        fused = tuple(Lora(path, weight) for path, weight in loras)
-        return export_pack(Options(source, out, name, license, loras=fused, **options), say)
+        warnings.simplefilter("ignore")
+        yield

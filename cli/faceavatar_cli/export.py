@@ -14,6 +14,7 @@ from faceavatar_cli.exits import Manner, debug_option, epilog, json_option, prin
 
 GROUP = "faceavatar.export"
 _FILE = click.Path(path_type=Path, exists=True)
+_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
 
 @click.command(epilog=epilog())
@@ -36,6 +37,21 @@ _FILE = click.Path(path_type=Path, exists=True)
     callback=lambda context, parameter, values: [_lora(value) for value in values],
     help="A LoRA to fuse into the weights; may be given several times.",
 )
+@click.option("--config", type=_FOLDER, help="A single file's configurations: a folder in diffusers' layout.")
+@click.option(
+    "--prediction",
+    type=click.Choice(["epsilon", "v_prediction"]),
+    help="What a single file's UNet predicts, where the file does not tell it.",
+)
+@click.option(
+    "--variant",
+    type=click.Choice(["base", "turbo", "lcm"]),
+    help="What the weights were distilled to, where the scheduler does not tell it: turbo (Turbo, Lightning) "
+    "or lcm.",
+)
+@click.option("--vae", type=_FOLDER, help="Another VAE in place of the checkpoint's: a folder.")
+@click.option("--tiny-vae", type=_FILE, help="A tiny decoder (TAESD) in place of the VAE's.")
+@click.option("--vae-encoder", is_flag=True, help="Add the VAE's encoder, for a request's strength.")
 @click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
 @click.option("--steps", "num_inference_steps", type=click.IntRange(1, 50), help="The pack's default.")
 @click.option("--guidance", "guidance_scale", type=click.FloatRange(1, 30), help="The pack's default.")
@@ -46,8 +62,9 @@ _FILE = click.Path(path_type=Path, exists=True)
 def export(manner: Manner, /, out: Path, name: str | None, license_: str, **options: Any) -> None:
     """Make a pack of a Stable Diffusion checkpoint.
 
-    SOURCE is a folder in diffusers' layout (SD1.5, SD2.1 or SDXL), or OWNER/NAME@COMMIT of the hub. The pack
-    is proved against diffusers before it is written; parity.json in it says how far they lie apart.
+    SOURCE is a folder in diffusers' layout (SD1.5, SD2.1 or SDXL), a whole checkpoint in one .safetensors
+    file, or OWNER/NAME@COMMIT of the hub. The pack is proved against diffusers before it is written;
+    parity.json in it says how far they lie apart.
     """
     work = _find_export()
     report = work(out=out, name=name or out.name, license=license_, say=_say, **options)

@@ -6,10 +6,12 @@ import logging
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from faceavatar_export.diffusion.checkpoint import Lora
+from faceavatar_export.diffusion.checkpoint import Lora, Reading
 from faceavatar_export.diffusion.export import Options, export_pack
+from faceavatar_export.diffusion.schedule import Variant
+from faceavatar_export.diffusion.single_file import Prediction
 
 
 def export_checkpoint(
@@ -19,11 +21,17 @@ def export_checkpoint(
     license: str,
     say: Callable[[str], None],
     loras: Sequence[tuple[Path, float]] = (),
+    config: Path | None = None,
+    prediction: str | None = None,
+    variant: str | None = None,
+    vae: Path | None = None,
+    tiny_vae: Path | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Export SOURCE to the pack folder OUT; gives what parity.json holds.
 
-    loras: files and their weights. options: the other fields of diffusion.export.Options.
+    loras: files and their weights. config, prediction, variant, vae, tiny_vae: checkpoint.Reading's fields.
+    options: the other fields of diffusion.export.Options.
     Raises InvalidRequest, PackInvalid and its kin.
     """
     import diffusers
@@ -37,4 +45,8 @@ def export_checkpoint(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the libraries, about themselves; what matters is measured
         fused = tuple(Lora(path, weight) for path, weight in loras)
-        return export_pack(Options(source, out, name, license, loras=fused, **options), say)
+        reading = Reading(
+            config, cast("Prediction | None", prediction), cast("Variant | None", variant), vae, tiny_vae
+        )
+        wanted = Options(source, out, name, license, loras=fused, reading=reading, **options)
+        return export_pack(wanted, say)

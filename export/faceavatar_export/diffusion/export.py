@@ -21,7 +21,14 @@ import torch
 
 from faceavatar import AvatarEngine
 from faceavatar.errors import InvalidRequest, PackInvalid
-from faceavatar_export.diffusion.checkpoint import Checkpoint, Lora, find_source, open_checkpoint
+from faceavatar_export.diffusion.checkpoint import (
+    AS_IT_IS,
+    Checkpoint,
+    Lora,
+    Reading,
+    find_source,
+    open_checkpoint,
+)
 from faceavatar_export.diffusion.face_adapter import FaceAdapterFile, Kind, read_face_adapter
 from faceavatar_export.diffusion.graphs_of import GraphPlan, graph_plans
 from faceavatar_export.diffusion.proof import (
@@ -49,7 +56,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Options:
-    """What to export and how. proof_sizes: two (height, width) in pixels, multiples of 8."""
+    """What to export and how. proof_sizes: two (height, width) in pixels, multiples of 8.
+
+    vae_encoder: add the graph that `strength` needs.
+    """
 
     source: str
     out: Path
@@ -59,6 +69,8 @@ class Options:
     face_adapter_kind: Kind | None = None
     image_encoder: Path | None = None
     loras: tuple[Lora, ...] = ()
+    reading: Reading = AS_IT_IS
+    vae_encoder: bool = False
     precision: str = "fp32"
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
@@ -71,7 +83,7 @@ def export_pack(options: Options, say: Say) -> dict[str, Any]:
     """Write the pack and give its parity report. Raises InvalidRequest; PackInvalid for a failed proof."""
     started = time.monotonic()
     folder, adapter, image_encoder = _inputs(options)
-    checkpoint = open_checkpoint(folder, options.loras)
+    checkpoint = open_checkpoint(folder, options.loras, options.reading)
     sampling = read_sampling(checkpoint.pipeline.scheduler, checkpoint.family)
     for warning in sampling.warnings:
         say(f"warning: {warning}")
@@ -86,7 +98,7 @@ def export_pack(options: Options, say: Say) -> dict[str, Any]:
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
-        checkpoint = open_checkpoint(folder, options.loras)
+        checkpoint = open_checkpoint(folder, options.loras, options.reading)
         graphs = _write_graphs(options, checkpoint, adapter, image_encoder, draft, say)
         _write_pack(options, checkpoint, adapter, image_encoder, sampling, graphs, draft)
         del checkpoint, image_encoder
@@ -140,7 +152,7 @@ def _write_graphs(
 ) -> dict[str, dict[str, Any]]:
     """Export every graph and hold it to its torch module; gives precision and error by role."""
     reports: dict[str, dict[str, Any]] = {}
-    for plan in graph_plans(checkpoint, adapter, image_encoder, options.precision):
+    for plan in graph_plans(checkpoint, adapter, image_encoder, options.precision, options.vae_encoder):
         path = draft / f"{plan.role}.onnx"
         _export(plan, path)
         error = graph_error(plan, path)
@@ -207,10 +219,10 @@ def _tail(
         },
         "scheduler": {"name": sampling.name, **asdict(sampling.schedule)},
         "latents": {
-            "channels": int(pipeline.vae.config.latent_channels),
-            "downsample": 2 ** (len(pipeline.vae.config.block_out_channels) - 1),
-            "scaling_factor": float(pipeline.vae.config.scaling_factor),
-            "shift_factor": float(pipeline.vae.config.get("shift_factor") or 0.0),
+            "channels": int(checkpoint.vae.config.latent_channels),
+            "downsample": 2 ** (len(checkpoint.vae.config.block_out_channels) - 1),
+            "scaling_factor": float(checkpoint.vae.config.scaling_factor),
+            "shift_factor": float(checkpoint.vae.config.get("shift_factor") or 0.0),
         },
         "sizes": {"native": [], "multiple_of": 8, "policy": "cover"},
         "defaults": {
@@ -222,6 +234,7 @@ def _tail(
         "export": {
             "variant": sampling.variant,
             "precision": options.precision,
+            "vae_decoder": type(pipeline.vae).__name__,
             "loras": [[lora.path.name, lora.weight] for lora in options.loras],
             "versions": {name: version(name) for name in PACKAGES},
         },

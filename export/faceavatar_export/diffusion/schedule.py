@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from diffusers import (
     DDIMScheduler,
@@ -43,6 +43,7 @@ PEERS: Mapping[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "lcm": (LCMScheduler, {}),
 }
 _FEW_STEPS = 4
+Variant = Literal["base", "turbo", "lcm"]
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,22 @@ class Sampling:
 
     name: str
     schedule: NoiseSchedule
-    variant: str
+    variant: Variant
     num_inference_steps: int
     guidance_scale: float
     warnings: tuple[str, ...]
+
+
+def as_variant(scheduler: Any, variant: Variant) -> Any:
+    """Another scheduler on the same noise schedule: the one that distillation of this kind wants.
+
+    turbo (Turbo, Lightning, Hyper): Euler on trailing timesteps. base: what the checkpoint itself has.
+    """
+    if variant == "lcm":
+        return LCMScheduler.from_config(scheduler.config)
+    if variant == "turbo":
+        return EulerDiscreteScheduler.from_config(scheduler.config, timestep_spacing="trailing")
+    return scheduler
 
 
 def read_sampling(scheduler: Any, family: str) -> Sampling:
@@ -74,7 +87,8 @@ def read_sampling(scheduler: Any, family: str) -> Sampling:
     schedule = NoiseSchedule(**{key: value for key, value in config.items() if key in known})
     if name == "lcm":
         return Sampling(name, schedule, "lcm", _FEW_STEPS, 1.0, said)
-    if name.startswith("euler") and schedule.timestep_spacing == "trailing":
+    few = schedule.timestep_spacing == "trailing" and not schedule.rescale_betas_zero_snr
+    if name.startswith("euler") and few:
         # Turbo's and Lightning's mark: trained for few steps from pure noise, guidance distilled away.
         return Sampling(name, schedule, "turbo", _FEW_STEPS, 1.0, said)
     return Sampling(name, schedule, "base", 30, 5.0 if family == "sdxl" else 7.5, said)

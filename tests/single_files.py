@@ -15,6 +15,7 @@ import checkpoints
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderTiny,
     DDIMScheduler,
     EulerDiscreteScheduler,
     StableDiffusionPipeline,
@@ -143,6 +144,26 @@ def weights(pipeline: Any, family: str) -> Weights:
     # Real files carry the trainer's tables too; a reader has to leave them alone.
     renamed["alphas_cumprod"] = torch.linspace(1, 0, 1000)
     return {key: weight.clone().contiguous() for key, weight in renamed.items()}
+
+
+def tiny_vae(seed: int = 3) -> AutoencoderTiny:
+    """A narrow decoder of TAESD's form."""
+    torch.manual_seed(seed)
+    tiny = AutoencoderTiny(
+        encoder_block_out_channels=(8, 8, 8, 8),
+        decoder_block_out_channels=(16, 16, 16, 16),
+        num_encoder_blocks=(1, 1, 1, 1),
+        num_decoder_blocks=(2, 1, 1, 1),
+    )
+    return checkpoints._lively(tiny)
+
+
+def write_tiny_vae(tiny: AutoencoderTiny, path: Path) -> Path:
+    """The decoder alone, as taesd_decoder.safetensors has it: its layer 0 clamps and has no weights."""
+    layers = tiny.decoder.layers.state_dict()
+    renamed = {re.sub(r"^\d+", lambda m: str(int(m[0]) + 1), key): one for key, one in layers.items()}
+    save_file(renamed, path)
+    return path
 
 
 def _prefixed(prefix: str, renamed: Mapping[str, Tensor]) -> Weights:

@@ -72,6 +72,11 @@ _OPTIONS = (
         type=float,
         help="Begin with the photo and change it this much, above 0 to 1 (begin with noise alone).",
     ),
+    click.option(
+        "--controlnet-scale",
+        type=float,
+        help="How firmly InstantID holds the face's pose, 0 to 1.5 (the pack's own; other packs refuse it).",
+    ),
     _or_word(
         click.INT,
         "largest",

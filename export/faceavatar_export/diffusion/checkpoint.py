@@ -63,12 +63,14 @@ class Checkpoint:
     """A pipeline in float32 and its family. Loading it again gives fresh, unchanged weights.
 
     vae: the AutoencoderKL whose latents the UNet knows; the pipeline's own decodes, and may be a tiny one.
+    controlnet: InstantID's IdentityNet, float32, where there is one.
     """
 
     folder: Path
     family: Family
     pipeline: Pipeline
     vae: Any
+    controlnet: Any = None
 
 
 def find_source(source: str) -> Path:

@@ -31,6 +31,7 @@ from faceavatar_export.diffusion.checkpoint import (
 )
 from faceavatar_export.diffusion.face_adapter import FaceAdapterFile, Kind, read_face_adapter
 from faceavatar_export.diffusion.graphs_of import GraphPlan, graph_plans
+from faceavatar_export.diffusion.instantid import SCALE, check_parts, with_controlnet
 from faceavatar_export.diffusion.proof import (
     Case,
     Face,
@@ -68,6 +69,7 @@ class Options:
     face_adapter: Path | None = None
     face_adapter_kind: Kind | None = None
     image_encoder: Path | None = None
+    controlnet: Path | None = None
     loras: tuple[Lora, ...] = ()
     reading: Reading = AS_IT_IS
     vae_encoder: bool = False
@@ -83,12 +85,13 @@ def export_pack(options: Options, say: Say) -> dict[str, Any]:
     """Write the pack and give its parity report. Raises InvalidRequest; PackInvalid for a failed proof."""
     started = time.monotonic()
     folder, adapter, image_encoder = _inputs(options)
-    checkpoint = open_checkpoint(folder, options.loras, options.reading)
+    checkpoint = with_controlnet(open_checkpoint(folder, options.loras, options.reading), options.controlnet)
     sampling = read_sampling(checkpoint.pipeline.scheduler, checkpoint.family)
     for warning in sampling.warnings:
         say(f"warning: {warning}")
     guidance = sampling.guidance_scale if options.guidance_scale is None else options.guidance_scale
-    cases = proof_cases(options.proof_sizes, guidance, options.proof_steps, sampling.name)
+    control = None if options.controlnet is None else SCALE
+    cases = proof_cases(options.proof_sizes, guidance, options.proof_steps, sampling.name, control)
     face = make_face(adapter, CROPS.get(checkpoint.family, 224))
     say(f"drawing {len(cases)} reference pictures with diffusers")
     expected = reference_pictures(checkpoint, adapter, image_encoder, face, cases, sampling.schedule)
@@ -98,7 +101,9 @@ def export_pack(options: Options, say: Say) -> dict[str, Any]:
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
-        checkpoint = open_checkpoint(folder, options.loras, options.reading)
+        checkpoint = with_controlnet(
+            open_checkpoint(folder, options.loras, options.reading), options.controlnet
+        )
         graphs = _write_graphs(options, checkpoint, adapter, image_encoder, draft, say)
         _write_pack(options, checkpoint, adapter, image_encoder, sampling, graphs, draft)
         del checkpoint, image_encoder
@@ -126,8 +131,10 @@ def _inputs(options: Options) -> tuple[Path, FaceAdapterFile | None, Any]:
             raise InvalidRequest(
                 "--image-encoder", str(options.image_encoder), "nothing without --face-adapter"
             )
+        check_parts(None, options.controlnet)
         return folder, None, None
     adapter = read_face_adapter(options.face_adapter, options.face_adapter_kind)
+    check_parts(adapter, options.controlnet)
     if not adapter.sees_image:
         return folder, adapter, None
     if options.image_encoder is None:
@@ -183,6 +190,9 @@ def _write_pack(
         for name in ("face_projection.onnx", "face_projection.onnx.data"):
             if name in files:
                 files[name] = Provenance(options.license, f"exported from {options.face_adapter.name}")
+    if options.controlnet is not None:
+        both = f"{licence.attribution}, with {options.controlnet.name}"
+        files |= {name: Provenance(options.license, both) for name in files if name.startswith("unet.onnx")}
     write_manifest(
         draft,
         {
@@ -229,7 +239,8 @@ def _tail(
             "num_inference_steps": sampling.num_inference_steps if steps is None else steps,
             "guidance_scale": sampling.guidance_scale if guidance is None else guidance,
             "scheduler": sampling.name,
-            "face_scale": 1.0,
+            "face_scale": 1.0 if options.controlnet is None else SCALE,
+            "controlnet_scale": None if options.controlnet is None else SCALE,
         },
         "export": {
             "variant": sampling.variant,
@@ -250,7 +261,7 @@ def _face_part(checkpoint: Checkpoint, adapter: FaceAdapterFile, image_encoder: 
             "kind": adapter.kind,
             "tokens": adapter.tokens,
             "embedding_size": adapter.embedding_size,
-            "normalize": True,
+            "normalize": adapter.kind != "instantid",
         }
     }
     if image_encoder is not None:

@@ -6,16 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import agreement
+import numpy as np
 import pytest
 import single_files
 import torch
 from agreement import Exported
 from safetensors.torch import save_file
 
-from faceavatar.errors import PackInvalid
+from faceavatar import AvatarEngine, AvatarRequest
+from faceavatar.errors import InvalidRequest, MissingGraph, PackInvalid
 from faceavatar.pack import Pack
+from faceavatar.schedulers import SCHEDULER_NAMES
 from faceavatar_export.diffusion.checkpoint import Reading
-from faceavatar_export.diffusion.proof import Case
+from faceavatar_export.diffusion.proof import LARGEST_DIFFERENCE, Case
+from faceavatar_export.diffusion.proof_photo import make_photo
 from faceavatar_export.diffusion.vae import open_tiny_vae
 
 # The libraries' own deprecations while they export; what matters is measured.
@@ -53,6 +57,58 @@ def test_a_file_with_a_tiny_decoder_draws_what_diffusers_draws(made: Exported) -
 def test_a_file_draws_what_the_folder_of_the_same_weights_draws(made: Exported) -> None:
     plain = Case(264, 328, 1, 7.5, 3, "euler")
     agreement.assert_agree(made, [plain, replace(plain, scheduler="ddim", guidance_scale=1.0, batch=2)])
+
+
+def test_a_run_that_begins_with_the_photo_is_proved_by_the_export(made: Exported) -> None:
+    (row,) = [row for row in made.report["pipeline"] if row["strength"] is not None]
+    assert row["max_difference"] <= LARGEST_DIFFERENCE
+    assert row["spread"] > 10
+
+
+def test_every_scheduler_begins_with_a_photo_as_diffusers_does(made: Exported) -> None:
+    plain = Case(264, 328, 1, 7.5, 5, "ddim", strength=0.6)
+    pictures = agreement.assert_agree(
+        made,
+        [
+            *(replace(plain, scheduler=name) for name in SCHEDULER_NAMES),
+            replace(plain, strength=0.2),
+            replace(plain, strength=1.0, scheduler="unipc"),
+            replace(plain, batch=2, guidance_scale=1.0),
+            replace(plain, strength=None),
+        ],
+    )
+    weak, whole = pictures[len(SCHEDULER_NAMES)].astype(int), pictures[-1].astype(int)
+    assert np.abs(weak - whole).max() > 20
+
+
+def test_a_picture_begun_with_a_photo_is_the_same_alone_in_a_batch_and_beside_others(made: Exported) -> None:
+    engine = AvatarEngine.load(made.pack, provider="cpu")
+    request = AvatarRequest(
+        image=make_photo(), prompt="a man", seed=3, height=256, width=256, num_inference_steps=4, strength=0.5
+    )
+    alone = engine.generate(request.model_copy(update={"seed": 4})).images[0]
+    other = engine.prepare(request.model_copy(update={"image": make_photo()[::-1].copy(), "batch": 1}))
+    both = engine.prepare(request.model_copy(update={"batch": 2}))
+    first, second = engine.generate_together([other, both])
+    assert np.abs(second.images[1].astype(int) - alone).max() <= 1
+    assert np.abs(first.images[0].astype(int) - second.images[0]).max() > 5
+    assert engine.prepare(request.model_copy(update={"strength": 1.0})).key != both.key
+    assert engine.prepare(request.model_copy(update={"strength": None})).key != both.key
+    (again,) = engine.generate_together([both])
+    assert np.abs(again.images[1].astype(int) - alone).max() <= 1
+
+
+def test_strength_is_refused_where_no_step_is_left_and_by_packs_without_an_encoder(made: Exported) -> None:
+    photo = make_photo()
+    with pytest.raises(InvalidRequest, match=r"strength: got 0\.1, allowed 0\.25\.\.1 with 4 steps"):
+        AvatarEngine.load(made.pack, provider="cpu").prepare(
+            AvatarRequest(image=photo, num_inference_steps=4, strength=0.1)
+        )
+    with pytest.raises(MissingGraph, match="no vae_encoder graph, so strength must be None"):
+        AvatarEngine.load("toon", provider="cpu").prepare(AvatarRequest(image=photo, strength=0.5))
+    for wrong in (0, 1.5, "half"):
+        with pytest.raises(InvalidRequest, match=r"strength: .*a number above 0, up to 1, or None"):
+            AvatarRequest(image=photo, strength=wrong)
 
 
 def test_a_tiny_decoders_folder_and_file_are_the_same(folder: Path, tiny: Path) -> None:

@@ -44,6 +44,7 @@ from faceavatar_export.diffusion.proof import (
     proof_cases,
     reference_pictures,
 )
+from faceavatar_export.diffusion.proof_photo import STRENGTH
 from faceavatar_export.diffusion.schedule import Sampling, read_sampling
 from faceavatar_export.graphs import export_graph
 from faceavatar_export.pack_writer import Provenance, write_manifest
@@ -91,7 +92,11 @@ def export_pack(options: Options, say: Say) -> dict[str, Any]:
         say(f"warning: {warning}")
     guidance = sampling.guidance_scale if options.guidance_scale is None else options.guidance_scale
     control = None if options.controlnet is None else SCALE
-    cases = proof_cases(options.proof_sizes, guidance, options.proof_steps, sampling.name, control)
+    # diffusers has no image-to-image of InstantID's arithmetic to hold a ControlNet's pack to.
+    strength = STRENGTH if options.vae_encoder and control is None else None
+    cases = proof_cases(
+        *(options.proof_sizes, guidance, options.proof_steps, sampling.name, control, strength)
+    )
     face = make_face(adapter, CROPS.get(checkpoint.family, 224))
     say(f"drawing {len(cases)} reference pictures with diffusers")
     expected = reference_pictures(checkpoint, adapter, image_encoder, face, cases, sampling.schedule)

@@ -59,7 +59,13 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 @click.option("--vae", type=_FOLDER, help="Another VAE in place of the checkpoint's: a folder.")
 @click.option("--tiny-vae", type=_FILE, help="A tiny decoder (TAESD) in place of the VAE's.")
 @click.option("--vae-encoder", is_flag=True, help="Add the VAE's encoder, for a request's strength.")
-@click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="Of the arithmetic; int8 stores weights so and computes in fp32.",
+)
 @click.option("--steps", "num_inference_steps", type=click.IntRange(1, 50), help="The pack's default.")
 @click.option("--guidance", "guidance_scale", type=click.FloatRange(1, 30), help="The pack's default.")
 @click.option("--force", is_flag=True, help="Write the pack although its proof failed.")

@@ -368,9 +368,18 @@ def _part(step: Denoised, rows: slice) -> Denoised:
 
 
 def _check_precision(pack: Pack, provider: str, precision: str | None) -> None:
-    """Half-precision graphs on a processor must be asked for: it runs them, slower than full precision."""
+    """Half-precision graphs on a processor must be asked for: it runs them, slower than full precision.
+
+    bfloat16 ones ONNX Runtime's CPU provider cannot run at all.
+    """
     if precision not in {None, "fp16"}:
         raise InvalidRequest("precision", precision, '"fp16", to run half-precision graphs on a processor')
+    brains = [role for role, graph in pack.manifest.graphs.items() if graph.precision == "bf16"]
+    if brains and provider == "cpu":
+        raise ProviderUnavailable(
+            f"{pack.name}: {', '.join(brains)} are bf16 graphs, which provider 'cpu' has no kernels for; "
+            "use openvino or cuda, or export the pack in fp32"
+        )
     halves = [role for role, graph in pack.manifest.graphs.items() if graph.precision == "fp16"]
     if halves and provider in CPU_PROVIDERS and precision != "fp16":
         raise ProviderUnavailable(

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from faceavatar import AvatarEngine
+from faceavatar.backends import resolve_provider
 from faceavatar.errors import InvalidRequest, PackInvalid
 from faceavatar_export.diffusion.checkpoint import (
     AS_IT_IS,
@@ -42,11 +43,12 @@ from faceavatar_export.diffusion.proof import (
     make_face,
     misses,
     proof_cases,
+    proof_provider,
     reference_pictures,
 )
 from faceavatar_export.diffusion.proof_photo import STRENGTH
 from faceavatar_export.diffusion.schedule import Sampling, read_sampling
-from faceavatar_export.graphs import export_graph
+from faceavatar_export.graphs import BF16_OPSET, OPSET, export_graph, store_weights_as_int8
 from faceavatar_export.pack_writer import Provenance, write_manifest
 
 PARITY = "parity.json"
@@ -87,7 +89,8 @@ def export_pack(options: Options, say: Say) -> dict[str, Any]:
     started = time.monotonic()
     folder, adapter, image_encoder = _inputs(options)
     checkpoint = with_controlnet(open_checkpoint(folder, options.loras, options.reading), options.controlnet)
-    sampling = read_sampling(checkpoint.pipeline.scheduler, checkpoint.family)
+    told = checkpoint.pipeline.unet.config.time_cond_proj_dim is not None
+    sampling = read_sampling(checkpoint.pipeline.scheduler, checkpoint.family, told)
     for warning in sampling.warnings:
         say(f"warning: {warning}")
     guidance = sampling.guidance_scale if options.guidance_scale is None else options.guidance_scale
@@ -130,6 +133,7 @@ def _inputs(options: Options) -> tuple[Path, FaceAdapterFile | None, Any]:
     """What is read before anything is worked on, so that what cannot do is refused at once."""
     if options.out.exists():
         raise InvalidRequest("--out", str(options.out), "a folder that does not exist yet")
+    resolve_provider(proof_provider(options.precision))  # which for bf16 may not be installed
     folder = find_source(options.source)
     if options.face_adapter is None:
         if options.image_encoder is not None:
@@ -167,7 +171,7 @@ def _write_graphs(
     for plan in graph_plans(checkpoint, adapter, image_encoder, options.precision, options.vae_encoder):
         path = draft / f"{plan.role}.onnx"
         _export(plan, path)
-        error = graph_error(plan, path)
+        error = graph_error(plan, path, proof_provider(options.precision))
         say(f"{plan.role}: {error:.2g} away from torch")
         reports[plan.role] = {"precision": plan.precision, "relative_error": error}
     return reports
@@ -175,7 +179,13 @@ def _write_graphs(
 
 def _export(plan: GraphPlan, path: Path) -> None:
     example = plan.example(torch.Generator().manual_seed(0), EXAMPLE_SHAPE)
-    export_graph(plan.module, example, plan.outputs, plan.axes, path, plan.output_axes, external_data=True)
+    export_graph(
+        *(plan.module, example, plan.outputs, plan.axes, path, plan.output_axes),
+        external_data=True,
+        opset=BF16_OPSET if plan.precision == "bf16" else OPSET,
+    )
+    if plan.precision == "int8":
+        store_weights_as_int8(path, external_data=True)
 
 
 def _write_pack(
@@ -208,7 +218,7 @@ def _write_pack(
         },
         {role: (f"{role}.onnx", report["precision"]) for role, report in graphs.items()},
         files,
-        _tail(options, checkpoint, adapter, image_encoder, sampling),
+        _tail(options, checkpoint, adapter, image_encoder, sampling, graphs),
     )
 
 
@@ -218,6 +228,7 @@ def _tail(
     adapter: FaceAdapterFile | None,
     image_encoder: Any,
     sampling: Sampling,
+    graphs: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
     pipeline, xl = checkpoint.pipeline, checkpoint.family == "sdxl"
     second = pipeline.tokenizer_2 if xl else None
@@ -250,6 +261,7 @@ def _tail(
         "export": {
             "variant": sampling.variant,
             "precision": options.precision,
+            "errors": {role: report["relative_error"] for role, report in graphs.items()},
             "vae_decoder": type(pipeline.vae).__name__,
             "loras": [[lora.path.name, lora.weight] for lora in options.loras],
             "versions": {name: version(name) for name in PACKAGES},
@@ -291,7 +303,9 @@ def _prove(
 ) -> dict[str, Any]:
     say(f"drawing {len(cases)} pictures with the pack")
     engine = AvatarEngine.load(
-        draft, provider="cpu", precision="fp16" if options.precision == "fp16" else None
+        draft,
+        provider=proof_provider(options.precision),
+        precision="fp16" if options.precision == "fp16" else None,
     )
     rows = compare(cases, engine_pictures(engine, face, cases), expected)
     for row in rows:

@@ -31,7 +31,8 @@ from faceavatar_export.diffusion.modules import (
 )
 
 WINDOW = 77
-TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+# int8 is how weights lie in the file; the arithmetic is float32.
+TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.float32}
 Axes = Mapping[str, Mapping[int, str]]
 
 

@@ -43,6 +43,7 @@ PEERS: Mapping[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "lcm": (LCMScheduler, {}),
 }
 _FEW_STEPS = 4
+_TOLD_GUIDANCE = 8.5  # diffusers' LatentConsistencyModelPipeline's own
 Variant = Literal["base", "turbo", "lcm"]
 
 
@@ -61,7 +62,7 @@ class Sampling:
 def as_variant(scheduler: Any, variant: Variant) -> Any:
     """Another scheduler on the same noise schedule: the one that distillation of this kind wants.
 
-    turbo (Turbo, Lightning, Hyper): Euler on trailing timesteps. base: what the checkpoint itself has.
+    turbo (Turbo, Lightning): Euler on trailing timesteps. base: what the checkpoint itself has.
     """
     if variant == "lcm":
         return LCMScheduler.from_config(scheduler.config)
@@ -70,8 +71,11 @@ def as_variant(scheduler: Any, variant: Variant) -> Any:
     return scheduler
 
 
-def read_sampling(scheduler: Any, family: str) -> Sampling:
-    """What a checkpoint's scheduler says. Raises PackInvalid for a class this engine has no like of."""
+def read_sampling(scheduler: Any, family: str, told: bool = False) -> Sampling:
+    """What a checkpoint's scheduler says. Raises PackInvalid for a class this engine has no like of.
+
+    told: whether the UNet takes the guidance scale as an input, and so has all guidance at no cost.
+    """
     kind, config = type(scheduler).__name__, scheduler.config
     if kind not in _NAMES:
         raise PackInvalid(
@@ -86,7 +90,7 @@ def read_sampling(scheduler: Any, family: str) -> Sampling:
     known = {field.name for field in fields(NoiseSchedule)}
     schedule = NoiseSchedule(**{key: value for key, value in config.items() if key in known})
     if name == "lcm":
-        return Sampling(name, schedule, "lcm", _FEW_STEPS, 1.0, said)
+        return Sampling(name, schedule, "lcm", _FEW_STEPS, _TOLD_GUIDANCE if told else 1.0, said)
     few = schedule.timestep_spacing == "trailing" and not schedule.rescale_betas_zero_snr
     if name.startswith("euler") and few:
         # Turbo's and Lightning's mark: trained for few steps from pure noise, guidance distilled away.

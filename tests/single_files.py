@@ -141,8 +141,14 @@ def weights(pipeline: Any, family: str) -> Weights:
         second = {key.removeprefix("text_model."): weight for key, weight in second.items()}
         renamed |= _prefixed("conditioner.embedders.0.transformer.text_model.", first)
         renamed |= _prefixed("conditioner.embedders.1.model.", _open_clip(second))
-    # Real files carry the trainer's tables too; a reader has to leave them alone.
+    # Real files carry tables and averages too; a reader has to leave them alone.
     renamed["alphas_cumprod"] = torch.linspace(1, 0, 1000)
+    renamed["model_ema.decay"] = torch.tensor(0.9999)
+    for prefix in ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer."):
+        if any(key.startswith(prefix) for key in renamed):
+            renamed[f"{prefix}text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    if family == "sd21":
+        renamed["cond_stage_model.model.text_projection"] = torch.randn(64, 64)
     return {key: weight.clone().contiguous() for key, weight in renamed.items()}
 
 

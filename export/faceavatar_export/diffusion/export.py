@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -48,6 +48,7 @@ from faceavatar_export.diffusion.proof import (
 )
 from faceavatar_export.diffusion.proof_photo import STRENGTH
 from faceavatar_export.diffusion.schedule import Sampling, read_sampling
+from faceavatar_export.diffusion.via_optimum import add_cross_check, find_optimum
 from faceavatar_export.graphs import BF16_OPSET, OPSET, export_graph, store_weights_as_int8
 from faceavatar_export.pack_writer import Provenance, write_manifest
 
@@ -62,7 +63,8 @@ Say = Callable[[str], None]
 class Options:
     """What to export and how. proof_sizes: two (height, width) in pixels, multiples of 8.
 
-    vae_encoder: add the graph that `strength` needs.
+    vae_encoder: add the graph that `strength` needs. via: "optimum" has optimum-onnx export the checkpoint
+    too, with the interpreter optimum_python, as a cross-check.
     """
 
     source: str
@@ -81,14 +83,59 @@ class Options:
     guidance_scale: float | None = None
     proof_sizes: tuple[tuple[int, int], ...] = ((256, 256), (264, 328))
     proof_steps: int = 3
+    via: Literal["optimum"] | None = None
+    optimum_python: Path | None = None
     force: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class References:
+    """What diffusers drew, uint8 (B, H, W, 3) a case, and what it was told."""
+
+    sampling: Sampling
+    cases: list[Case]
+    face: Face | None
+    pictures: list[Any]
 
 
 def export_pack(options: Options, say: Say) -> dict[str, Any]:
     """Write the pack and give its parity report. Raises InvalidRequest; PackInvalid for a failed proof."""
     started = time.monotonic()
-    folder, adapter, image_encoder = _inputs(options)
-    checkpoint = with_controlnet(open_checkpoint(folder, options.loras, options.reading), options.controlnet)
+    if options.out.exists():
+        raise InvalidRequest("--out", str(options.out), "a folder that does not exist yet")
+    optimum = find_optimum(options.optimum_python) if options.via == "optimum" else None
+    folder, adapter, image_encoder = read_inputs(options)
+    references = draw_references(options, folder, adapter, image_encoder, say)
+    draft = options.out.with_name(f".{options.out.name}.partial")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        checkpoint = open_parts(options, folder)
+        graphs = _write_graphs(options, checkpoint, adapter, image_encoder, draft, say)
+        _write_pack(options, checkpoint, adapter, image_encoder, references.sampling, graphs, draft)
+        del checkpoint, image_encoder
+        gc.collect()
+        report = prove(options, draft, graphs, references, say)
+        if optimum is not None:
+            fresh = open_checkpoint(folder, options.loras, options.reading)
+            report = add_cross_check(report, optimum, fresh, draft, adapter is not None, say)
+        report |= {"seconds": round(time.monotonic() - started, 1), "peak_memory_gb": _peak_gb()}
+        (draft / PARITY).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        if report["misses"] and not options.force:
+            raise PackInvalid(
+                f"{options.name}: {'; '.join(report['misses'])}; nothing was written (--force does)"
+            )
+        draft.rename(options.out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return report
+
+
+def draw_references(
+    options: Options, folder: Path, adapter: FaceAdapterFile | None, image_encoder: Any, say: Say
+) -> References:
+    """The proof's cases as diffusers draws them, from a checkpoint that is dropped afterwards."""
+    checkpoint = open_parts(options, folder)
     told = checkpoint.pipeline.unet.config.time_cond_proj_dim is not None
     sampling = read_sampling(checkpoint.pipeline.scheduler, checkpoint.family, told)
     for warning in sampling.warnings:
@@ -102,38 +149,21 @@ def export_pack(options: Options, say: Say) -> dict[str, Any]:
     )
     face = make_face(adapter, CROPS.get(checkpoint.family, 224))
     say(f"drawing {len(cases)} reference pictures with diffusers")
-    expected = reference_pictures(checkpoint, adapter, image_encoder, face, cases, sampling.schedule)
+    pictures = reference_pictures(checkpoint, adapter, image_encoder, face, cases, sampling.schedule)
     del checkpoint  # its modules carry the adapter now; fresh ones are exported
     gc.collect()
-    draft = options.out.with_name(f".{options.out.name}.partial")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    try:
-        checkpoint = with_controlnet(
-            open_checkpoint(folder, options.loras, options.reading), options.controlnet
-        )
-        graphs = _write_graphs(options, checkpoint, adapter, image_encoder, draft, say)
-        _write_pack(options, checkpoint, adapter, image_encoder, sampling, graphs, draft)
-        del checkpoint, image_encoder
-        gc.collect()
-        report = _prove(options, draft, graphs, face, cases, expected, say)
-        report |= {"seconds": round(time.monotonic() - started, 1), "peak_memory_gb": _peak_gb()}
-        (draft / PARITY).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        if report["misses"] and not options.force:
-            raise PackInvalid(
-                f"{options.name}: {'; '.join(report['misses'])}; nothing was written (--force does)"
-            )
-        draft.rename(options.out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return report
+    return References(sampling, cases, face, pictures)
 
 
-def _inputs(options: Options) -> tuple[Path, FaceAdapterFile | None, Any]:
+def open_parts(options: Options, folder: Path) -> Checkpoint:
+    """The checkpoint with all that the options put into it, fresh."""
+    checkpoint = open_checkpoint(folder, options.loras, options.reading)
+    return with_controlnet(checkpoint, options.controlnet)
+
+
+def read_inputs(options: Options) -> tuple[Path, FaceAdapterFile | None, Any]:
     """What is read before anything is worked on, so that what cannot do is refused at once."""
-    if options.out.exists():
-        raise InvalidRequest("--out", str(options.out), "a folder that does not exist yet")
-    resolve_provider(proof_provider(options.precision))  # which for bf16 may not be installed
+    resolve_provider(proof_provider(options.precision))  # bf16's may not be installed
     folder = find_source(options.source)
     if options.face_adapter is None:
         if options.image_encoder is not None:
@@ -292,22 +322,18 @@ def _face_part(checkpoint: Checkpoint, adapter: FaceAdapterFile, image_encoder: 
     return part
 
 
-def _prove(
-    options: Options,
-    draft: Path,
-    graphs: dict[str, dict[str, Any]],
-    face: Face | None,
-    cases: list[Case],
-    expected: list[Any],
-    say: Say,
+def prove(
+    options: Options, folder: Path, graphs: dict[str, dict[str, Any]], references: References, say: Say
 ) -> dict[str, Any]:
+    """The parity report of the pack in a folder: graphs' errors, pictures, and what misses its bound."""
+    cases = references.cases
     say(f"drawing {len(cases)} pictures with the pack")
     engine = AvatarEngine.load(
-        draft,
+        folder,
         provider=proof_provider(options.precision),
         precision="fp16" if options.precision == "fp16" else None,
     )
-    rows = compare(cases, engine_pictures(engine, face, cases), expected)
+    rows = compare(cases, engine_pictures(engine, references.face, cases), references.pictures)
     for row in rows:
         say(
             f"{row['width']}x{row['height']}, batch {row['batch']}: {row['max_difference']}/255 off"

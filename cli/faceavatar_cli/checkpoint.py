@@ -18,6 +18,7 @@ from faceavatar.errors import MissingExtra, PackInvalid
 GROUP = "faceavatar.export"
 Command = TypeVar("Command", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path, exists=True)
+_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
 
 def _lora(value: str) -> tuple[Path, float]:
@@ -59,6 +60,22 @@ _PARTS = (
         callback=lambda context, parameter, values: [_lora(value) for value in values],
         help="A LoRA to fuse into the weights; may be given several times.",
     ),
+    click.option(
+        "--config", type=_FOLDER, help="A single file's configurations: a folder in diffusers' layout."
+    ),
+    click.option(
+        "--prediction",
+        type=click.Choice(["epsilon", "v_prediction"]),
+        help="What a single file's UNet predicts, where the file does not tell it.",
+    ),
+    click.option(
+        "--variant",
+        type=click.Choice(["base", "turbo", "lcm"]),
+        help="What the weights were distilled to, where the scheduler does not tell it: turbo (Turbo, "
+        "Lightning) or lcm.",
+    ),
+    click.option("--vae", type=_FOLDER, help="Another VAE in place of the checkpoint's: a folder."),
+    click.option("--tiny-vae", type=_FILE, help="A tiny decoder (TAESD) in place of the VAE's."),
 )
 
 

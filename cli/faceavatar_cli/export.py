@@ -17,7 +17,14 @@ from faceavatar_cli.exits import Manner, debug_option, epilog, json_option, prin
 @click.option("--name", help="The pack's name (its folder's).")
 @click.option("--license", "license_", required=True, help="The checkpoint's licence, for the manifest.")
 @parts_options
-@click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
+@click.option("--vae-encoder", is_flag=True, help="Add the VAE's encoder, for a request's strength.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="Of the arithmetic; int8 stores weights so and computes in fp32.",
+)
 @click.option("--steps", "num_inference_steps", type=click.IntRange(1, 50), help="The pack's default.")
 @click.option("--guidance", "guidance_scale", type=click.FloatRange(1, 30), help="The pack's default.")
 @click.option(
@@ -37,8 +44,9 @@ from faceavatar_cli.exits import Manner, debug_option, epilog, json_option, prin
 def export(manner: Manner, /, out: Path, name: str | None, license_: str, **options: Any) -> None:
     """Make a pack of a Stable Diffusion checkpoint.
 
-    SOURCE is a folder in diffusers' layout (SD1.5, SD2.1 or SDXL), or OWNER/NAME@COMMIT of the hub. The pack
-    is proved against diffusers before it is written; parity.json in it says how far they lie apart.
+    SOURCE is a folder in diffusers' layout (SD1.5, SD2.1 or SDXL), a whole checkpoint in one .safetensors
+    file, or OWNER/NAME@COMMIT of the hub. The pack is proved against diffusers before it is written;
+    parity.json in it says how far they lie apart.
     """
     work = find_export("checkpoint")
     report = work(out=out, name=name or out.name, license=license_, say=say, **options)

@@ -54,6 +54,7 @@ _WORDS = {
     "scheduler": f"{', '.join(get_args(SchedulerName))} or None",
     "app_id": "text or None",
     "negative_prompt": "text, or None for none",
+    "strength": "a number above 0, up to 1, or None for pure noise",
 }
 _HASHED = "sha256:"
 
@@ -132,6 +133,7 @@ class AvatarRequest(BaseModel):
     controlnet_scale: float | None = Field(default=None, ge=0, le=1.5, allow_inf_nan=False)
     preview_every: int = Field(default=0, ge=0, le=50)
     face_index: int | None = Field(default=None, ge=0, le=999)
+    strength: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False)
 
     @model_validator(mode="wrap")
     @classmethod

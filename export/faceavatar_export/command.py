@@ -6,10 +6,11 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from faceavatar_export.diffusion.checkpoint import Lora
+from faceavatar_export.diffusion.checkpoint import Lora, Reading
 from faceavatar_export.diffusion.export import Options, export_pack
 
 
@@ -24,11 +25,12 @@ def export_checkpoint(
 ) -> dict[str, Any]:
     """Export SOURCE to the pack folder OUT; gives what parity.json holds.
 
-    loras: files and their weights. options: the other fields of diffusion.export.Options.
+    loras: files and their weights. options: the other fields of diffusion.export.Options,
+    and those of diffusion.checkpoint.Reading.
     Raises InvalidRequest, PackInvalid and its kin.
     """
     with _quiet_libraries():
-        return export_pack(Options(source, out, name, license, loras=_fused(loras), **options), say)
+        return export_pack(_options(source, out, name, license, loras, options), say)
 
 
 def prove_checkpoint(
@@ -45,11 +47,22 @@ def prove_checkpoint(
     from faceavatar_export.diffusion.reproof import prove_again
 
     with _quiet_libraries():
-        return prove_again(Options(source, pack, pack.name, "", loras=_fused(loras), **options), say)
+        return prove_again(_options(source, pack, pack.name, "", loras, options), say)
 
 
-def _fused(loras: Sequence[tuple[Path, float]]) -> tuple[Lora, ...]:
-    return tuple(Lora(path, weight) for path, weight in loras)
+def _options(
+    source: str,
+    out: Path,
+    name: str,
+    license: str,
+    loras: Sequence[tuple[Path, float]],
+    more: dict[str, Any],
+) -> Options:
+    own = {field.name for field in fields(Reading)}
+    reading = Reading(**{key: value for key, value in more.items() if key in own})
+    fused = tuple(Lora(path, weight) for path, weight in loras)
+    rest = {key: value for key, value in more.items() if key not in own}
+    return Options(source, out, name, license, loras=fused, reading=reading, **rest)
 
 
 @contextmanager

@@ -20,8 +20,16 @@ from typing import Any, Literal
 import torch
 
 from faceavatar import AvatarEngine
+from faceavatar.backends import resolve_provider
 from faceavatar.errors import InvalidRequest, PackInvalid
-from faceavatar_export.diffusion.checkpoint import Checkpoint, Lora, find_source, open_checkpoint
+from faceavatar_export.diffusion.checkpoint import (
+    AS_IT_IS,
+    Checkpoint,
+    Lora,
+    Reading,
+    find_source,
+    open_checkpoint,
+)
 from faceavatar_export.diffusion.face_adapter import FaceAdapterFile, Kind, read_face_adapter
 from faceavatar_export.diffusion.graphs_of import GraphPlan, graph_plans
 from faceavatar_export.diffusion.instantid import SCALE, check_parts, with_controlnet
@@ -35,11 +43,13 @@ from faceavatar_export.diffusion.proof import (
     make_face,
     misses,
     proof_cases,
+    proof_provider,
     reference_pictures,
 )
+from faceavatar_export.diffusion.proof_photo import STRENGTH
 from faceavatar_export.diffusion.schedule import Sampling, read_sampling
 from faceavatar_export.diffusion.via_optimum import add_cross_check, find_optimum
-from faceavatar_export.graphs import export_graph
+from faceavatar_export.graphs import BF16_OPSET, OPSET, export_graph, store_weights_as_int8
 from faceavatar_export.pack_writer import Provenance, write_manifest
 
 PARITY = "parity.json"
@@ -53,8 +63,8 @@ Say = Callable[[str], None]
 class Options:
     """What to export and how. proof_sizes: two (height, width) in pixels, multiples of 8.
 
-    via: "optimum" has optimum-onnx export the checkpoint too, with the interpreter optimum_python, as a
-    cross-check.
+    vae_encoder: add the graph that `strength` needs. via: "optimum" has optimum-onnx export the checkpoint
+    too, with the interpreter optimum_python, as a cross-check.
     """
 
     source: str
@@ -66,6 +76,8 @@ class Options:
     image_encoder: Path | None = None
     controlnet: Path | None = None
     loras: tuple[Lora, ...] = ()
+    reading: Reading = AS_IT_IS
+    vae_encoder: bool = False
     precision: str = "fp32"
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
@@ -98,14 +110,14 @@ def export_pack(options: Options, say: Say) -> dict[str, Any]:
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
-        checkpoint = with_controlnet(open_checkpoint(folder, options.loras), options.controlnet)
+        checkpoint = open_parts(options, folder)
         graphs = _write_graphs(options, checkpoint, adapter, image_encoder, draft, say)
         _write_pack(options, checkpoint, adapter, image_encoder, references.sampling, graphs, draft)
         del checkpoint, image_encoder
         gc.collect()
         report = prove(options, draft, graphs, references, say)
         if optimum is not None:
-            fresh = open_checkpoint(folder, options.loras)
+            fresh = open_checkpoint(folder, options.loras, options.reading)
             report = add_cross_check(report, optimum, fresh, draft, adapter is not None, say)
         report |= {"seconds": round(time.monotonic() - started, 1), "peak_memory_gb": _peak_gb()}
         (draft / PARITY).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -123,13 +135,18 @@ def draw_references(
     options: Options, folder: Path, adapter: FaceAdapterFile | None, image_encoder: Any, say: Say
 ) -> References:
     """The proof's cases as diffusers draws them, from a checkpoint that is dropped afterwards."""
-    checkpoint = with_controlnet(open_checkpoint(folder, options.loras), options.controlnet)
-    sampling = read_sampling(checkpoint.pipeline.scheduler, checkpoint.family)
+    checkpoint = open_parts(options, folder)
+    told = checkpoint.pipeline.unet.config.time_cond_proj_dim is not None
+    sampling = read_sampling(checkpoint.pipeline.scheduler, checkpoint.family, told)
     for warning in sampling.warnings:
         say(f"warning: {warning}")
     guidance = sampling.guidance_scale if options.guidance_scale is None else options.guidance_scale
     control = None if options.controlnet is None else SCALE
-    cases = proof_cases(options.proof_sizes, guidance, options.proof_steps, sampling.name, control)
+    # diffusers has no image-to-image of InstantID's arithmetic to hold a ControlNet's pack to.
+    strength = STRENGTH if options.vae_encoder and control is None else None
+    cases = proof_cases(
+        *(options.proof_sizes, guidance, options.proof_steps, sampling.name, control, strength)
+    )
     face = make_face(adapter, CROPS.get(checkpoint.family, 224))
     say(f"drawing {len(cases)} reference pictures with diffusers")
     pictures = reference_pictures(checkpoint, adapter, image_encoder, face, cases, sampling.schedule)
@@ -138,8 +155,15 @@ def draw_references(
     return References(sampling, cases, face, pictures)
 
 
+def open_parts(options: Options, folder: Path) -> Checkpoint:
+    """The checkpoint with all that the options put into it, fresh."""
+    checkpoint = open_checkpoint(folder, options.loras, options.reading)
+    return with_controlnet(checkpoint, options.controlnet)
+
+
 def read_inputs(options: Options) -> tuple[Path, FaceAdapterFile | None, Any]:
     """What is read before anything is worked on, so that what cannot do is refused at once."""
+    resolve_provider(proof_provider(options.precision))  # bf16's may not be installed
     folder = find_source(options.source)
     if options.face_adapter is None:
         if options.image_encoder is not None:
@@ -174,10 +198,10 @@ def _write_graphs(
 ) -> dict[str, dict[str, Any]]:
     """Export every graph and hold it to its torch module; gives precision and error by role."""
     reports: dict[str, dict[str, Any]] = {}
-    for plan in graph_plans(checkpoint, adapter, image_encoder, options.precision):
+    for plan in graph_plans(checkpoint, adapter, image_encoder, options.precision, options.vae_encoder):
         path = draft / f"{plan.role}.onnx"
         _export(plan, path)
-        error = graph_error(plan, path)
+        error = graph_error(plan, path, proof_provider(options.precision))
         say(f"{plan.role}: {error:.2g} away from torch")
         reports[plan.role] = {"precision": plan.precision, "relative_error": error}
     return reports
@@ -185,7 +209,13 @@ def _write_graphs(
 
 def _export(plan: GraphPlan, path: Path) -> None:
     example = plan.example(torch.Generator().manual_seed(0), EXAMPLE_SHAPE)
-    export_graph(plan.module, example, plan.outputs, plan.axes, path, plan.output_axes, external_data=True)
+    export_graph(
+        *(plan.module, example, plan.outputs, plan.axes, path, plan.output_axes),
+        external_data=True,
+        opset=BF16_OPSET if plan.precision == "bf16" else OPSET,
+    )
+    if plan.precision == "int8":
+        store_weights_as_int8(path, external_data=True)
 
 
 def _write_pack(
@@ -218,7 +248,7 @@ def _write_pack(
         },
         {role: (f"{role}.onnx", report["precision"]) for role, report in graphs.items()},
         files,
-        _tail(options, checkpoint, adapter, image_encoder, sampling),
+        _tail(options, checkpoint, adapter, image_encoder, sampling, graphs),
     )
 
 
@@ -228,6 +258,7 @@ def _tail(
     adapter: FaceAdapterFile | None,
     image_encoder: Any,
     sampling: Sampling,
+    graphs: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
     pipeline, xl = checkpoint.pipeline, checkpoint.family == "sdxl"
     second = pipeline.tokenizer_2 if xl else None
@@ -244,10 +275,10 @@ def _tail(
         },
         "scheduler": {"name": sampling.name, **asdict(sampling.schedule)},
         "latents": {
-            "channels": int(pipeline.vae.config.latent_channels),
-            "downsample": 2 ** (len(pipeline.vae.config.block_out_channels) - 1),
-            "scaling_factor": float(pipeline.vae.config.scaling_factor),
-            "shift_factor": float(pipeline.vae.config.get("shift_factor") or 0.0),
+            "channels": int(checkpoint.vae.config.latent_channels),
+            "downsample": 2 ** (len(checkpoint.vae.config.block_out_channels) - 1),
+            "scaling_factor": float(checkpoint.vae.config.scaling_factor),
+            "shift_factor": float(checkpoint.vae.config.get("shift_factor") or 0.0),
         },
         "sizes": {"native": [], "multiple_of": 8, "policy": "cover"},
         "defaults": {
@@ -260,6 +291,8 @@ def _tail(
         "export": {
             "variant": sampling.variant,
             "precision": options.precision,
+            "errors": {role: report["relative_error"] for role, report in graphs.items()},
+            "vae_decoder": type(pipeline.vae).__name__,
             "loras": [[lora.path.name, lora.weight] for lora in options.loras],
             "versions": {name: version(name) for name in PACKAGES},
         },
@@ -296,7 +329,9 @@ def prove(
     cases = references.cases
     say(f"drawing {len(cases)} pictures with the pack")
     engine = AvatarEngine.load(
-        folder, provider="cpu", precision="fp16" if options.precision == "fp16" else None
+        folder,
+        provider=proof_provider(options.precision),
+        precision="fp16" if options.precision == "fp16" else None,
     )
     rows = compare(cases, engine_pictures(engine, references.face, cases), references.pictures)
     for row in rows:

@@ -12,11 +12,16 @@ from typing import Any
 
 from faceavatar.errors import InvalidRequest, PackInvalid
 from faceavatar.pack import MANIFEST, Pack
-from faceavatar_export.diffusion.checkpoint import open_checkpoint
-from faceavatar_export.diffusion.export import Options, Say, draw_references, prove, read_inputs
+from faceavatar_export.diffusion.export import (
+    Options,
+    Say,
+    draw_references,
+    open_parts,
+    prove,
+    read_inputs,
+)
 from faceavatar_export.diffusion.graphs_of import graph_plans
-from faceavatar_export.diffusion.instantid import with_controlnet
-from faceavatar_export.diffusion.proof import graph_error
+from faceavatar_export.diffusion.proof import graph_error, proof_provider
 
 
 def prove_again(options: Options, say: Say) -> dict[str, Any]:
@@ -28,14 +33,18 @@ def prove_again(options: Options, say: Say) -> dict[str, Any]:
     pack = Pack.load(options.out)
     made = _made(pack, options)
     options = replace(
-        options, precision=made["precision"], guidance_scale=pack.manifest.defaults.guidance_scale
+        options,
+        precision=made["precision"],
+        guidance_scale=pack.manifest.defaults.guidance_scale,
+        vae_encoder="vae_encoder" in pack.manifest.graphs,
     )
     folder, adapter, image_encoder = read_inputs(options)
     references = draw_references(options, folder, adapter, image_encoder, say)
-    checkpoint = with_controlnet(open_checkpoint(folder, options.loras), options.controlnet)
+    checkpoint = open_parts(options, folder)
     graphs: dict[str, dict[str, Any]] = {}
-    for plan in graph_plans(checkpoint, adapter, image_encoder, options.precision):
-        error = graph_error(plan, pack.file(pack.graph(plan.role).file))
+    for plan in graph_plans(checkpoint, adapter, image_encoder, options.precision, options.vae_encoder):
+        path, provider = pack.file(pack.graph(plan.role).file), proof_provider(options.precision)
+        error = graph_error(plan, path, provider)
         say(f"{plan.role}: {error:.2g} away from torch")
         graphs[plan.role] = {"precision": plan.precision, "relative_error": error}
     del checkpoint, image_encoder
@@ -55,6 +64,13 @@ def _made(pack: Pack, options: Options) -> dict[str, Any]:
         wanted = ", ".join(f"{name}:{weight:g}" for name, weight in made.get("loras", [])) or "none"
         got = ", ".join(f"{name}:{weight:g}" for name, weight in fused) or None
         raise InvalidRequest("--lora", got, f"what the pack was made with: {wanted}")
+    tiny = made.get("vae_decoder") == "AutoencoderTiny"
+    if tiny != (options.reading.tiny_vae is not None):
+        raise InvalidRequest(
+            "--tiny-vae",
+            None if tiny else str(options.reading.tiny_vae),
+            f"what the pack was made with: {'a tiny decoder' if tiny else 'the whole VAE'}",
+        )
     face = pack.manifest.face
     if (face is None) != (options.face_adapter is None):
         kind = "no face adapter" if face is None else f"a {face.adapter.kind} adapter"

@@ -1,0 +1,148 @@
+"""InsightFace's own detector and recogniser, run by its package on the engine's sessions.
+
+The package scales, pads, decodes and normalises; the graphs run in the provider that the engine uses, and a
+fall back is refused there. Knows no pack. Sources: Guo et al., "Sample and Computation Redistribution for
+Efficient Face Detection" (SCRFD), 2021; Deng et al., "ArcFace", 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from faceavatar.backends import Session, TensorSpec, open_session
+from faceavatar.errors import MissingExtra, NumericalError, SignatureMismatch
+from faceavatar.face.detect import Face
+
+# insightface's own defaults, held here so that a new version of it moves no face.
+THRESHOLD, NMS_THRESHOLD = 0.5, 0.4
+SCRFD_OUTPUTS = 9  # scores, boxes and landmarks at three strides
+ARCFACE_SIDE = 112
+
+
+class Scrfd:
+    """A DetectorNet. It is sure from its threshold on: a face that insightface finds at 640 is taken."""
+
+    threshold = sure = THRESHOLD
+
+    def __init__(self, model: Path, provider: str, threads: int | None = None) -> None:
+        """Raises MissingExtra without the package, SignatureMismatch for a graph that is no such detector."""
+        package = _model_zoo()
+        session = open_session(model, provider, threads)
+        problem = scrfd_problem(session)
+        if problem is not None:
+            raise SignatureMismatch(f"{model.name}: {problem}")
+        self._net = package.SCRFD(session=_Runner(session))
+        self._net.det_thresh, self._net.nms_thresh = THRESHOLD, NMS_THRESHOLD
+
+    def look(self, image: NDArray[np.uint8], side: int, padding: float) -> list[Face]:
+        border = round(padding * max(image.shape[:2]))
+        if border:
+            padded = cv2.copyMakeBorder(image, border, border, border, border, cv2.BORDER_CONSTANT)
+            image = np.asarray(padded, np.uint8)
+        height, width = image.shape[:2]
+        if min(height, width) * side < max(height, width):
+            return []  # a line of less than a pixel, which the package cannot scale
+        boxes, landmarks = self._net.detect(_bgr(image), input_size=(side, side))
+        return [_face(box, points, border) for box, points in zip(boxes, landmarks, strict=True)]
+
+
+class ArcFace:
+    """Crops of uint8 RGB (112, 112, 3) to embeddings (1, E), which are not brought to length 1."""
+
+    def __init__(self, model: Path, provider: str, threads: int | None = None) -> None:
+        """Raises MissingExtra without the package, SignatureMismatch for a graph that is no recogniser."""
+        package = _model_zoo()
+        session = open_session(model, provider, threads)
+        problem = arcface_problem(session)
+        if problem is not None:
+            raise SignatureMismatch(f"{model.name}: {problem}")
+        self._net = package.ArcFaceONNX(model_file=str(model), session=_Runner(session))
+
+    def embed(self, crop: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Raises NumericalError for NaN or infinite values."""
+        embeds = np.asarray(self._net.get_feat(_bgr(crop)), np.float32)
+        if not np.isfinite(embeds).all():
+            raise NumericalError("face_encoder")
+        return embeds
+
+
+def scrfd_problem(session: Session) -> str | None:
+    """Why a graph is no SCRFD detector with landmarks and free sides, or None."""
+    (shape, *more), outputs = _shapes(session.inputs), _shapes(session.outputs)
+    widths = [sides[-1] for sides in outputs]
+    if more or len(outputs) != SCRFD_OUTPUTS or widths != [1, 1, 1, 4, 4, 4, 10, 10, 10]:
+        return (
+            f"a detector has {SCRFD_OUTPUTS} outputs, scores, boxes and landmarks at three strides, this "
+            f"graph has {len(outputs)}; take SCRFD with landmarks (det_10g.onnx, scrfd_10g_bnkps.onnx)"
+        )
+    if any(isinstance(side, int) for side in shape[2:]):
+        return f"the detector takes {shape[3]}x{shape[2]} only, which the ladder of scales cannot use"
+    return None
+
+
+def arcface_problem(session: Session) -> str | None:
+    """Why a graph is no ArcFace recogniser, or None."""
+    inputs, outputs = _shapes(session.inputs), _shapes(session.outputs)
+    right = len(inputs) == len(outputs) == 1 and inputs[0][1:] == (3, ARCFACE_SIDE, ARCFACE_SIDE)
+    if right and len(outputs[0]) == 2 and isinstance(outputs[0][1], int):
+        return None
+    wanted = f"(B, 3, {ARCFACE_SIDE}, {ARCFACE_SIDE})"
+    return f"a recogniser takes one {wanted} and gives one (B, E), this graph does not"
+
+
+def _shapes(tensors: Mapping[str, TensorSpec]) -> list[tuple[int | str, ...]]:
+    return [spec.shape for spec in tensors.values()]
+
+
+def _model_zoo() -> Any:
+    """insightface.model_zoo. Raises MissingExtra where it, or what it needs, is not installed."""
+    try:
+        from insightface import model_zoo
+    except ImportError as error:
+        raise MissingExtra("insightface", getattr(error, "name", None) or "insightface") from error
+    return model_zoo
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    name: str
+    shape: tuple[int | str, ...]
+
+
+class _Runner:
+    """A Session in the manner of onnxruntime's, which the package expects."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def get_inputs(self) -> list[_Tensor]:
+        return [_Tensor(name, spec.shape) for name, spec in self._session.inputs.items()]
+
+    def get_outputs(self) -> list[_Tensor]:
+        return [_Tensor(name, spec.shape) for name, spec in self._session.outputs.items()]
+
+    def get_providers(self) -> list[str]:
+        return [self._session.provider]
+
+    def run(self, names: Sequence[str], feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        outputs = self._session.run(feeds)
+        return [outputs[name] for name in names]
+
+
+def _bgr(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What the package expects of its callers; it turns the channels for its nets itself."""
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def _face(row: NDArray[np.float32], points: NDArray[np.float32], border: int) -> Face:
+    left, top, right, bottom, score = (float(value) for value in row)
+    landmarks = np.asarray(points, np.float32) - np.float32(border)
+    landmarks.setflags(write=False)
+    return Face((left - border, top - border, right - left, bottom - top), landmarks, score)

@@ -103,13 +103,13 @@ def _without_quantisation(graph: onnx.GraphProto) -> tuple[list[onnx.NodeProto],
                 np.repeat(part, block, axis=axis).take(range(length), axis=axis) for part in (scale, zero)
             )
         values[node.output[0]] = ((stored.astype(np.float32) - zero) * scale).astype(np.float32)
-    return nodes, [
-        numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in values.items()
-    ]
+    used = {name for node in nodes for name in node.input}
+    kept = {name: np.ascontiguousarray(value) for name, value in values.items() if name in used}
+    return nodes, [numpy_helper.from_array(value, name) for name, value in kept.items()]
 
 
-def arcface() -> onnx.ModelProto:
-    """Random convolutions: RGB (x - 127.5) / 127.5 in, (B, 3, 112, 112); 512 numbers of length about 40 out."""
+def arcface(size: int = 512) -> onnx.ModelProto:
+    """Random convolutions: RGB (x - 127.5) / 127.5 in, (B, 3, 112, 112); numbers out."""
     g = Graph(11)
     x = g.op("AveragePool", "input.1", kernel_shape=[4, 4], strides=[4, 4])
     mean = g.op("ReduceMean", x, axes=[2, 3], keepdims=1)
@@ -117,8 +117,8 @@ def arcface() -> onnx.ModelProto:
     for inside, outside in ((16, 32), (32, 32)):
         x = g.op("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
         x = g.op("Tanh", g.conv(x, inside, outside, scale=2.0))
-    g.op("MatMul", g.op("Flatten", x), g.weight(32 * 7 * 7, 512, scale=3.0), output="683")
-    return g.model({"input.1": (FLOAT, ["None", 3, 112, 112])}, {"683": (FLOAT, ["None", 512])})
+    g.op("MatMul", g.op("Flatten", x), g.weight(32 * 7 * 7, size, scale=3.0), output="683")
+    return g.model({"input.1": (FLOAT, ["None", 3, 112, 112])}, {"683": (FLOAT, ["None", size])})
 
 
 def other() -> onnx.ModelProto:
@@ -129,10 +129,13 @@ def other() -> onnx.ModelProto:
     return g.model({"data": (FLOAT, ["None", 3, 96, 96])}, {"fc1": (FLOAT, ["None", 3])})
 
 
-def build(folder: Path, side: int | None = None) -> Path:
-    """Write the pack and return its folder."""
+def build(folder: Path, size: int = 512, side: int | None = None) -> Path:
+    """Write the pack and return its folder.
+
+    size: of the embedding. side: a fixed side of the detector's input.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for name, model in ((SCRFD, scrfd(side)), (ARCFACE, arcface()), (OTHER, other())):
+    for name, model in ((SCRFD, scrfd(side)), (ARCFACE, arcface(size)), (OTHER, other())):
         (folder / name).write_bytes(model.SerializeToString(deterministic=True))
     return folder
 

@@ -28,6 +28,18 @@ _FILE = click.Path(path_type=Path, exists=True)
     help="Where the adapter's keys and name do not tell it (Plus or PlusV2).",
 )
 @click.option("--image-encoder", type=_FILE, help="The CLIP vision model of a Plus adapter: a folder.")
+@click.option("--face-pack", type=_FILE, help="InsightFace's detector and recogniser for the pack: a folder.")
+@click.option("--face-pack-license", help="Their licence, for the manifest; needed with --face-pack.")
+@click.option(
+    "--with-face-pack",
+    metavar="NAME",
+    help="Fetch them from InsightFace's model zoo: buffalo_l (FaceID) or antelopev2 (InstantID).",
+)
+@click.option(
+    "--accept-license",
+    metavar="TERMS",
+    help="Agree to their terms, 'non-commercial'; needed with --with-face-pack.",
+)
 @click.option(
     "--lora",
     "loras",

@@ -59,11 +59,11 @@ class Prepared:
     def pictures(self) -> int:
         """How many it draws at once: its batch, or with best_of as many candidates as fit a megapixel."""
         part = candidates(self.plan.request, 0)
-        return part.stop - part.start
+        return len(self.plan.seeds[part])
 
     @property
     def key(self) -> Hashable:
-        """What has to be the same for one batch: drawn size, rounds, schedule, halves, lengths, face scale."""
+        """What must be the same for one batch: drawn size, rounds, schedule, halves, lengths, face scale."""
         shapes = [
             None if array is None else array.shape
             for array in (self.conditions.text, self.conditions.no_text, self.conditions.empty_text)

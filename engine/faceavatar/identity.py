@@ -38,7 +38,7 @@ _SHAPES: Mapping[str, tuple[int | None, ...]] = {
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Where a face was: landmarks (5, 2), bbox (x, y, width, height), in pixels of a (height, width) photo."""
+    """Where a face was: landmarks (5, 2), bbox (x, y, width, height), pixels of a (height, width) photo."""
 
     landmarks: Floats
     bbox: tuple[float, float, float, float]

@@ -10,6 +10,7 @@ from typing import Any
 
 from faceavatar_export.diffusion.checkpoint import Lora
 from faceavatar_export.diffusion.export import Options, export_pack
+from faceavatar_export.face_models import FaceSource
 
 
 def export_checkpoint(
@@ -19,11 +20,16 @@ def export_checkpoint(
     license: str,
     say: Callable[[str], None],
     loras: Sequence[tuple[Path, float]] = (),
+    face_pack: Path | None = None,
+    face_pack_license: str | None = None,
+    with_face_pack: str | None = None,
+    accept_license: str | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Export SOURCE to the pack folder OUT; gives what parity.json holds.
 
-    loras: files and their weights. options: the other fields of diffusion.export.Options.
+    loras: files and their weights. face_pack and its licence, or with_face_pack and the terms agreed to: face
+    models. options: the other fields of diffusion.export.Options.
     Raises InvalidRequest, PackInvalid and its kin.
     """
     import diffusers
@@ -37,4 +43,5 @@ def export_checkpoint(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the libraries, about themselves; what matters is measured
         fused = tuple(Lora(path, weight) for path, weight in loras)
-        return export_pack(Options(source, out, name, license, loras=fused, **options), say)
+        faces = FaceSource(face_pack, face_pack_license, with_face_pack, accept_license)
+        return export_pack(Options(source, out, name, license, loras=fused, faces=faces, **options), say)

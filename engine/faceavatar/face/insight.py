@@ -22,8 +22,9 @@ from faceavatar.face.detect import Face
 
 # insightface's own defaults, held here so that a new version of it moves no face.
 THRESHOLD, NMS_THRESHOLD = 0.5, 0.4
-SCRFD_OUTPUTS = 9  # scores, boxes and landmarks at three strides
+SCRFD_WIDTHS = (1, 1, 1, 4, 4, 4, 10, 10, 10)  # scores, boxes and landmarks at three strides
 ARCFACE_SIDE = 112
+Tensors = Mapping[str, TensorSpec]
 
 
 class Scrfd:
@@ -33,9 +34,9 @@ class Scrfd:
 
     def __init__(self, model: Path, provider: str, threads: int | None = None) -> None:
         """Raises MissingExtra without the package, SignatureMismatch for a graph that is no such detector."""
-        package = _model_zoo()
+        package = model_zoo()
         session = open_session(model, provider, threads)
-        problem = scrfd_problem(session)
+        problem = scrfd_problem(session.inputs, session.outputs)
         if problem is not None:
             raise SignatureMismatch(f"{model.name}: {problem}")
         self._net = package.SCRFD(session=_Runner(session))
@@ -58,9 +59,9 @@ class ArcFace:
 
     def __init__(self, model: Path, provider: str, threads: int | None = None) -> None:
         """Raises MissingExtra without the package, SignatureMismatch for a graph that is no recogniser."""
-        package = _model_zoo()
+        package = model_zoo()
         session = open_session(model, provider, threads)
-        problem = arcface_problem(session)
+        problem = arcface_problem(session.inputs, session.outputs)
         if problem is not None:
             raise SignatureMismatch(f"{model.name}: {problem}")
         self._net = package.ArcFaceONNX(model_file=str(model), session=_Runner(session))
@@ -73,35 +74,36 @@ class ArcFace:
         return embeds
 
 
-def scrfd_problem(session: Session) -> str | None:
-    """Why a graph is no SCRFD detector with landmarks and free sides, or None."""
-    (shape, *more), outputs = _shapes(session.inputs), _shapes(session.outputs)
-    widths = [sides[-1] for sides in outputs]
-    if more or len(outputs) != SCRFD_OUTPUTS or widths != [1, 1, 1, 4, 4, 4, 10, 10, 10]:
+def scrfd_problem(inputs: Tensors, outputs: Tensors) -> str | None:
+    """Why a graph with these inputs and outputs is no SCRFD with landmarks and free sides, or None."""
+    taken, given = _shapes(inputs), _shapes(outputs)
+    widths = tuple(shape[-1] for shape in given if shape)
+    if [len(shape) for shape in taken] != [4] or widths != SCRFD_WIDTHS:
         return (
-            f"a detector has {SCRFD_OUTPUTS} outputs, scores, boxes and landmarks at three strides, this "
-            f"graph has {len(outputs)}; take SCRFD with landmarks (det_10g.onnx, scrfd_10g_bnkps.onnx)"
+            "a detector has nine outputs, scores, boxes and landmarks at three strides, this graph has "
+            f"{len(given)} or others; take SCRFD with landmarks (det_10g.onnx, scrfd_10g_bnkps.onnx)"
         )
-    if any(isinstance(side, int) for side in shape[2:]):
-        return f"the detector takes {shape[3]}x{shape[2]} only, which the ladder of scales cannot use"
+    height, width = taken[0][2:]
+    if isinstance(height, int) or isinstance(width, int):
+        return f"the detector takes {width}x{height} only, which the ladder of scales cannot use"
     return None
 
 
-def arcface_problem(session: Session) -> str | None:
-    """Why a graph is no ArcFace recogniser, or None."""
-    inputs, outputs = _shapes(session.inputs), _shapes(session.outputs)
-    right = len(inputs) == len(outputs) == 1 and inputs[0][1:] == (3, ARCFACE_SIDE, ARCFACE_SIDE)
-    if right and len(outputs[0]) == 2 and isinstance(outputs[0][1], int):
+def arcface_problem(inputs: Tensors, outputs: Tensors) -> str | None:
+    """Why a graph with these inputs and outputs is no ArcFace recogniser, or None."""
+    taken, given = _shapes(inputs), _shapes(outputs)
+    right = len(taken) == len(given) == 1 and taken[0][1:] == (3, ARCFACE_SIDE, ARCFACE_SIDE)
+    if right and len(given[0]) == 2 and isinstance(given[0][1], int):
         return None
     wanted = f"(B, 3, {ARCFACE_SIDE}, {ARCFACE_SIDE})"
     return f"a recogniser takes one {wanted} and gives one (B, E), this graph does not"
 
 
-def _shapes(tensors: Mapping[str, TensorSpec]) -> list[tuple[int | str, ...]]:
+def _shapes(tensors: Tensors) -> list[tuple[int | str, ...]]:
     return [spec.shape for spec in tensors.values()]
 
 
-def _model_zoo() -> Any:
+def model_zoo() -> Any:
     """insightface.model_zoo. Raises MissingExtra where it, or what it needs, is not installed."""
     try:
         from insightface import model_zoo

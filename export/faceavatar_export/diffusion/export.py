@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -37,6 +38,14 @@ from faceavatar_export.diffusion.proof import (
     reference_pictures,
 )
 from faceavatar_export.diffusion.schedule import Sampling, read_sampling
+from faceavatar_export.face_models import (
+    NO_FACES,
+    FaceModels,
+    FaceSource,
+    check_face_source,
+    open_face_models,
+)
+from faceavatar_export.face_models import prove as prove_face_models
 from faceavatar_export.graphs import export_graph
 from faceavatar_export.pack_writer import Provenance, write_manifest
 
@@ -58,6 +67,7 @@ class Options:
     face_adapter: Path | None = None
     face_adapter_kind: Kind | None = None
     image_encoder: Path | None = None
+    faces: FaceSource = NO_FACES
     loras: tuple[Lora, ...] = ()
     precision: str = "fp32"
     num_inference_steps: int | None = None
@@ -69,8 +79,15 @@ class Options:
 
 def export_pack(options: Options, say: Say) -> dict[str, Any]:
     """Write the pack and give its parity report. Raises InvalidRequest; PackInvalid for a failed proof."""
+    check_face_source(options.faces, options.face_adapter is not None)
+    with TemporaryDirectory(prefix="faceavatar-") as scratch:
+        return _export_pack(options, Path(scratch), say)
+
+
+def _export_pack(options: Options, scratch: Path, say: Say) -> dict[str, Any]:
     started = time.monotonic()
     folder, adapter, image_encoder = _inputs(options)
+    faces = open_face_models(options.faces, 0 if adapter is None else adapter.embedding_size, scratch, say)
     checkpoint = open_checkpoint(folder, options.loras)
     sampling = read_sampling(checkpoint.pipeline.scheduler, checkpoint.family)
     for warning in sampling.warnings:
@@ -88,7 +105,7 @@ def export_pack(options: Options, say: Say) -> dict[str, Any]:
     try:
         checkpoint = open_checkpoint(folder, options.loras)
         graphs = _write_graphs(options, checkpoint, adapter, image_encoder, draft, say)
-        _write_pack(options, checkpoint, adapter, image_encoder, sampling, graphs, draft)
+        _write_pack(options, checkpoint, adapter, image_encoder, faces, sampling, graphs, draft)
         del checkpoint, image_encoder
         gc.collect()
         report = _prove(options, draft, graphs, face, cases, expected, say)
@@ -159,6 +176,7 @@ def _write_pack(
     checkpoint: Checkpoint,
     adapter: FaceAdapterFile | None,
     image_encoder: Any,
+    faces: FaceModels | None,
     sampling: Sampling,
     graphs: dict[str, dict[str, Any]],
     draft: Path,
@@ -171,6 +189,8 @@ def _write_pack(
         for name in ("face_projection.onnx", "face_projection.onnx.data"):
             if name in files:
                 files[name] = Provenance(options.license, f"exported from {options.face_adapter.name}")
+    if faces is not None:
+        files |= faces.copy_to(draft)
     write_manifest(
         draft,
         {
@@ -181,7 +201,7 @@ def _write_pack(
         },
         {role: (f"{role}.onnx", report["precision"]) for role, report in graphs.items()},
         files,
-        _tail(options, checkpoint, adapter, image_encoder, sampling),
+        _tail(options, checkpoint, adapter, image_encoder, faces, sampling),
     )
 
 
@@ -190,6 +210,7 @@ def _tail(
     checkpoint: Checkpoint,
     adapter: FaceAdapterFile | None,
     image_encoder: Any,
+    faces: FaceModels | None,
     sampling: Sampling,
 ) -> dict[str, Any]:
     pipeline, xl = checkpoint.pipeline, checkpoint.family == "sdxl"
@@ -228,6 +249,8 @@ def _tail(
     }
     if adapter is not None:
         tail["face"] = _face_part(checkpoint, adapter, image_encoder)
+        if faces is not None:
+            tail["face"] |= faces.part()
     return tail
 
 
@@ -270,12 +293,16 @@ def _prove(
             f"{row['width']}x{row['height']}, batch {row['batch']}: {row['max_difference']}/255 off"
             + ("" if row["psnr"] is None else f", {row['psnr']} dB")
         )
+    seen = prove_face_models(engine) if options.faces.given else None
+    if seen is not None and not seen["misses"]:
+        say(f"the face in a photo: {seen['landmarks']:.2g} pixels away from insightface's")
     return {
         "machine": f"{platform.machine()}, {platform.system()}",
         "versions": {name: version(name) for name in PACKAGES},
         "graphs": graphs,
         "pipeline": rows,
-        "misses": misses(options.precision, graphs, rows),
+        **({} if seen is None else {"faces": seen}),
+        "misses": [*misses(options.precision, graphs, rows), *(seen["misses"] if seen else [])],
     }
 
 

@@ -7,13 +7,15 @@ Run as a script it writes the pack to a folder: python tests/face_pack.py FOLDER
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
-from tiny_pack import DETECTOR, FLOAT, TOON, Graph
+from tiny_pack import DETECTOR, FLOAT, TOON, Graph, change_manifest, file_entry
 
 SCRFD, ARCFACE, OTHER = "det_10g.onnx", "w600k_r50.onnx", "genderage.onnx"
 STRIDES = (8, 16, 32)
@@ -138,6 +140,25 @@ def build(folder: Path, size: int = 512, side: int | None = None) -> Path:
     for name, model in ((SCRFD, scrfd(side)), (ARCFACE, arcface(size)), (OTHER, other())):
         (folder / name).write_bytes(model.SerializeToString(deterministic=True))
     return folder
+
+
+def into(pack: Path, faces: Path) -> Path:
+    """Give a pack of tiny_pack's the face models of a folder in place of its own, and return its folder."""
+    for name in (SCRFD, ARCFACE):
+        shutil.copyfile(faces / name, pack / name)
+    for name in (DETECTOR, "face_encoder.onnx"):
+        (pack / name).unlink()
+
+    def change(content: dict[str, Any]) -> None:
+        files, face = content["files"], content["face"]
+        del files[DETECTOR], files["face_encoder.onnx"], content["graphs"]["face_encoder"]
+        files |= {name: file_entry(pack / name) for name in (SCRFD, ARCFACE)}
+        face["detector"] = {"kind": "scrfd", "file": SCRFD}
+        face["alignment"] = {"kind": "arcface", "size": 112}
+        face["encoder"] = {"kind": "arcface", "file": ARCFACE}
+
+    change_manifest(pack, change)
+    return pack
 
 
 if __name__ == "__main__":

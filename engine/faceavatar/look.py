@@ -163,6 +163,10 @@ class FaceReader:
             raise InvalidRequest(
                 "image", got, f"one of {encoder[1]} ({encoder[0][:12]}), {name}'s encoder; {again}"
             )
+        size = 0 if manifest.face is None else manifest.face.adapter.embedding_size
+        if identity.embeds.shape[1] != size:
+            got = f"an identity of {identity.embeds.shape[1]} numbers"
+            raise InvalidRequest("image", got, f"one of {size}; {again}")
         if self.image_encoder is None:
             return Look(None, identity.embeds, place=identity.place)
         wanted = image_encoder_of(manifest)

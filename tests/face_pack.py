@@ -7,8 +7,15 @@ Run as a script it writes the pack to a folder: python tests/face_pack.py FOLDER
 
 from __future__ import annotations
 
+import hashlib
+import io
 import shutil
 import sys
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +166,46 @@ def into(pack: Path, faces: Path) -> Path:
 
     change_manifest(pack, change)
     return pack
+
+
+def zipped(faces: Path, inside: str = "") -> bytes:
+    """A pack's folder as InsightFace publishes it; `inside` a folder of the zip, as antelopev2 has one."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for path in sorted(faces.iterdir()):
+            archive.write(path, inside + path.name)
+    return buffer.getvalue()
+
+
+@contextmanager
+def published(body: bytes, status: int = 200) -> Iterator[tuple[str, list[str]]]:
+    """A server on loopback that gives `body` for every path: its URL, and the paths that were asked for."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/pack.zip", asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def hashes(faces: Path) -> dict[str, str]:
+    """The sha256 of the two files that are wanted of a pack."""
+    return {name: hashlib.sha256((faces / name).read_bytes()).hexdigest() for name in (SCRFD, ARCFACE)}
 
 
 if __name__ == "__main__":

@@ -60,7 +60,10 @@ def embed(
     reference = open_reference(source)
     if isinstance(reference, Identity):
         raise InvalidRequest("PHOTO", photo, "a photo: this is an identity file already")
-    identity = reader.identity(reference, face_index, Stopwatch())
+    try:
+        identity = reader.identity(reference, face_index, Stopwatch())
+    except InvalidRequest as error:
+        raise InvalidRequest("--face-index", error.got, error.allowed) from error
     try:
         identity.save(out)
     except FaceAvatarError as error:

@@ -25,6 +25,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "guidance_scale": (1, 30),
     "seed": (0, 2**32 - 1),
     "face_scale": (0, 1.5),
+    "controlnet_scale": (0, 1.5),
 }
 
 

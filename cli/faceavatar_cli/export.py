@@ -21,10 +21,12 @@ _FILE = click.Path(path_type=Path, exists=True)
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The pack's new folder.")
 @click.option("--name", help="The pack's name (its folder's).")
 @click.option("--license", "license_", required=True, help="The checkpoint's licence, for the manifest.")
-@click.option("--face-adapter", type=_FILE, help="An IP-Adapter-FaceID file: .safetensors or .bin.")
+@click.option(
+    "--face-adapter", type=_FILE, help="An IP-Adapter-FaceID or InstantID file: .safetensors or .bin."
+)
 @click.option(
     "--face-adapter-kind",
-    type=click.Choice(["faceid", "faceid_plus", "faceid_plus_v2", "faceid_portrait"]),
+    type=click.Choice(["faceid", "faceid_plus", "faceid_plus_v2", "faceid_portrait", "instantid"]),
     help="Where the adapter's keys and name do not tell it (Plus or PlusV2).",
 )
 @click.option("--image-encoder", type=_FILE, help="The CLIP vision model of a Plus adapter: a folder.")
@@ -39,6 +41,11 @@ _FILE = click.Path(path_type=Path, exists=True)
     "--accept-license",
     metavar="TERMS",
     help="Agree to their terms, 'non-commercial'; needed with --with-face-pack.",
+)
+@click.option(
+    "--controlnet",
+    type=_FILE,
+    help="InstantID's ControlNet, which its adapter needs: a folder in diffusers' layout, or a file.",
 )
 @click.option(
     "--lora",

@@ -25,7 +25,7 @@ from faceavatar.likeness import Kept, candidates, rounds
 from faceavatar.look import Embedder, FaceReader, Look
 from faceavatar.matting import Matter, cut_out, put_on
 from faceavatar.pack import Pack, find_pack
-from faceavatar.plan import Plan, make_plan, with_face
+from faceavatar.plan import Plan, make_plan, with_face, with_landmarks
 from faceavatar.request import AvatarRequest
 from faceavatar.result import AvatarResult, FaceInfo, Step
 from faceavatar.schedulers import NoiseSchedule
@@ -37,6 +37,7 @@ from faceavatar.unet import UNet
 from faceavatar.vae import VaeDecoder
 
 Picture = NDArray[np.uint8]
+Points = NDArray[np.floating]
 SMALL_FACE = 48  # pixels between which little of a face can be told
 CPU_PROVIDERS = frozenset({"cpu", "openvino"})
 _LAZY_ROLES = frozenset({"matting"})
@@ -132,15 +133,20 @@ class AvatarEngine:
         latents: Floats | None = None,
         face_embeds: Floats | None = None,
         face_crop: Picture | None = None,
+        face_landmarks: Points | None = None,
     ) -> AvatarResult:
         """Make the avatars of a request.
 
         latents: injected unit noise (B, C, h, w) in place of the seeds' own. face_embeds: an embedding (E,)
         or (1, E) in place of the photo's own; the photo is not looked at then, and a pack whose adapter sees
-        the face as well wants face_crop, the aligned face as uint8 RGB (S, S, 3), beside it.
+        the face as well wants face_crop, the aligned face as uint8 RGB (S, S, 3), beside it. face_landmarks:
+        for packs with a ControlNet, the five points (5, 2) of the face to be drawn, in pixels of the picture
+        asked for, in place of the photo's own; needed beside face_embeds.
         Raises InvalidRequest, ImageError, NoFaceFound, NumericalError.
         """
-        (result,) = self.generate_together([self.prepare(request, latents, face_embeds, face_crop)])
+        (result,) = self.generate_together(
+            [self.prepare(request, latents, face_embeds, face_crop, face_landmarks)]
+        )
         return result
 
     def stream(
@@ -149,12 +155,13 @@ class AvatarEngine:
         latents: Floats | None = None,
         face_embeds: Floats | None = None,
         face_crop: Picture | None = None,
+        face_landmarks: Points | None = None,
     ) -> Iterator[Step]:
         """As generate, step by step: the last Step holds the result. Leave the loop to cancel.
 
         The request is checked at once, the work begins with the first step.
         """
-        plan = self._plan(request, latents, face_embeds, face_crop)
+        plan = self._plan(request, latents, face_embeds, face_crop, face_landmarks)
 
         def run() -> Iterator[Step]:
             for (step,) in self.stream_together([self._prepare(plan)]):
@@ -168,12 +175,13 @@ class AvatarEngine:
         latents: Floats | None = None,
         face_embeds: Floats | None = None,
         face_crop: Picture | None = None,
+        face_landmarks: Points | None = None,
     ) -> Prepared:
         """All of generate that concerns this request alone: whatever is wrong with it is raised here.
 
         Arguments and errors as generate's.
         """
-        return self._prepare(self._plan(request, latents, face_embeds, face_crop))
+        return self._prepare(self._plan(request, latents, face_embeds, face_crop, face_landmarks))
 
     def generate_together(self, prepared: Sequence[Prepared]) -> tuple[AvatarResult, ...]:
         """The results of several prepared requests, drawn as one batch; see stream_together."""
@@ -227,11 +235,13 @@ class AvatarEngine:
         latents: Floats | None,
         face_embeds: Floats | None,
         face_crop: Picture | None,
+        face_landmarks: Points | None,
     ) -> Plan:
         if self.adapter is not None and face_embeds is None:
             self.faces.must_see()
         plan = make_plan(request, self.pack.manifest, self._schedule, latents)
-        return with_face(plan, self.pack.manifest.face, face_embeds, face_crop)
+        plan = with_face(plan, self.pack.manifest.face, face_embeds, face_crop)
+        return with_landmarks(plan, face_landmarks)
 
     def _prepare(self, plan: Plan) -> Prepared:
         """Load, look, read the words."""
@@ -407,6 +417,8 @@ def _warnings(plan: Plan, face: FaceInfo | None) -> tuple[str, ...]:
     request, said = plan.request, []
     if plan.face_embeds is not None:
         said.append("the face embedding was handed in: the photo was not looked at")
+    if plan.face_landmarks is not None:
+        said.append("the face's landmarks were handed in: it is drawn where they are")
     if face is not None:
         said += _face_warnings(request, face)
     if request.remove_background and request.bg_color:

@@ -68,7 +68,7 @@ class Identity:
         tensors = {
             "face_embeds": self.embeds,
             "landmarks": self.place.landmarks,
-            "bbox": np.array(self.place.bbox, np.float32),
+            "bbox": np.array(self.place.bbox, np.float64),
             "photo_size": np.array(self.place.photo_size, np.float32),
         }
         said = {
@@ -201,7 +201,8 @@ def _said(data: bytes) -> dict[str, str] | None:
 
 def _check(key: str, array: NDArray[Any], shape: tuple[int | None, ...]) -> None:
     right = array.ndim == len(shape) and all(w in {None, g} for g, w in zip(array.shape, shape, strict=True))
-    if array.dtype != np.float32 or not right or array.size == 0:
+    dtype = np.float64 if key == "bbox" else np.float32  # as the detectors tell them
+    if array.dtype != dtype or not right or array.size == 0:
         raise ValueError(f"{key} is {array.dtype} {array.shape}")
     if not np.isfinite(array).all() or (key in {"face_embeds", "photo_size"} and not array.any()):
         raise ValueError(f"{key} holds NaN, infinite values or zeros alone")

@@ -32,7 +32,8 @@ class Plan:
 
     latent_shape: (C, h, w); a cell of it is downsample pixels wide. latents: injected unit noise
     (B, C, h, w), or None for the seeds' own. face_embeds (1, E) and face_crop (S, S, 3): a face handed in,
-    or None for the photo's own.
+    or None for the photo's own. controlnet_scale: None for a pack without a ControlNet. face_landmarks:
+    (5, 2) pixels of the picture asked for, handed in.
     """
 
     request: AvatarRequest
@@ -43,9 +44,11 @@ class Plan:
     guidance_scale: float
     built_in_guidance: float
     face_scale: float
+    controlnet_scale: float | None
     latents: NDArray[np.float32] | None
     face_embeds: NDArray[np.float32] | None = None
     face_crop: NDArray[np.uint8] | None = None
+    face_landmarks: NDArray[np.float64] | None = None
 
     @property
     def drawn_size(self) -> tuple[int, int]:
@@ -77,16 +80,22 @@ def make_plan(
     if latents is not None and request.best_of > 1:
         raise InvalidRequest("best_of", request.best_of, "1 beside latents that are handed in")
     defaults = manifest.defaults
+    if request.controlnet_scale is not None and defaults.controlnet_scale is None:
+        raise InvalidRequest(
+            "controlnet_scale", request.controlnet_scale, f"None: the pack {manifest.name} has no ControlNet"
+        )
     seed = _either(request.seed, secrets.randbelow(SEEDS))
     steps = _either(request.num_inference_steps, defaults.num_inference_steps)
     guidance_scale = _either(request.guidance_scale, defaults.guidance_scale)
     face_scale = _either(request.face_scale, defaults.face_scale)
+    controlnet_scale = _either(request.controlnet_scale, defaults.controlnet_scale)
     scheduler = _either(request.scheduler, defaults.scheduler)
     settled: dict[str, Any] = {
         "seed": seed,
         "num_inference_steps": steps,
         "guidance_scale": guidance_scale,
         "face_scale": face_scale,
+        "controlnet_scale": controlnet_scale,
         "scheduler": scheduler,
     }
     height, width = drawing_size(manifest.sizes, (request.height, request.width))
@@ -101,6 +110,7 @@ def make_plan(
         guidance_scale=guidance_scale,
         built_in_guidance=defaults.built_in_guidance,
         face_scale=face_scale,
+        controlnet_scale=controlnet_scale,
         latents=None if latents is None else _checked(latents, (request.batch, *shape)),
     )
 
@@ -133,6 +143,33 @@ def with_face(
         raise InvalidRequest("face_crop", got, need)
     embeds = array.astype(np.float32).reshape(1, size)
     return replace(plan, face_embeds=embeds, face_crop=face_crop)
+
+
+def with_landmarks(plan: Plan, face_landmarks: NDArray[np.floating] | None) -> Plan:
+    """The plan with landmarks handed in. Raises InvalidRequest where the pack cannot take it or lacks it."""
+    request = plan.request
+    if face_landmarks is None:
+        if plan.controlnet_scale is not None and plan.face_embeds is not None:
+            raise InvalidRequest("face_landmarks", None, f"{_landmarks_words(request)}, beside face_embeds")
+        return plan
+    if plan.controlnet_scale is None:
+        raise InvalidRequest("face_landmarks", "landmarks", "None: this pack has no ControlNet to see them")
+    array = np.asarray(face_landmarks)
+    if array.shape != (5, 2) or array.dtype.kind not in "fiu":
+        raise InvalidRequest("face_landmarks", f"{array.dtype} {array.shape}", _landmarks_words(request))
+    if not ((array >= 0) & (array <= (request.width, request.height))).all():
+        got = (
+            f"x {array[:, 0].min():g}..{array[:, 0].max():g}, y {array[:, 1].min():g}..{array[:, 1].max():g}"
+        )
+        raise InvalidRequest("face_landmarks", got, _landmarks_words(request))
+    return replace(plan, face_landmarks=array.astype(np.float64))
+
+
+def _landmarks_words(request: AvatarRequest) -> str:
+    return (
+        "numbers of shape (5, 2): x and y of eyes, nose tip and mouth corners, left before right, in pixels "
+        f"of the picture asked for ({request.width}x{request.height})"
+    )
 
 
 def _either(asked: Value | None, default: Value) -> Value:

@@ -52,6 +52,11 @@ class OpenVinoSession:
         self.outputs: Mapping[str, TensorSpec] = _specs(self._model.outputs)
 
     def run(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        # Checked here: on one thread OpenVINO computes on an input of a wrong width without a word.
+        for name, spec in self.inputs.items():
+            if name not in feeds or not spec.allows(feeds[name].shape):
+                got = feeds[name].shape if name in feeds else "nothing"
+                raise FaceAvatarError(f"{self._file} failed on openvino: {name}: got {got}, expected {spec}")
         with self._lock:
             try:
                 results = self._request.infer(feeds, share_inputs=False)

@@ -37,11 +37,15 @@ class Lora:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A pipeline in float32 and its family. Loading it again gives fresh, unchanged weights."""
+    """A pipeline in float32 and its family. Loading it again gives fresh, unchanged weights.
+
+    controlnet: InstantID's IdentityNet, float32, where there is one.
+    """
 
     folder: Path
     family: Family
     pipeline: Pipeline
+    controlnet: Any = None
 
 
 def find_source(source: str) -> Path:

@@ -25,6 +25,7 @@ from faceavatar.errors import InvalidRequest, PackInvalid
 from faceavatar_export.diffusion.checkpoint import Checkpoint, Lora, find_source, open_checkpoint
 from faceavatar_export.diffusion.face_adapter import FaceAdapterFile, Kind, read_face_adapter
 from faceavatar_export.diffusion.graphs_of import GraphPlan, graph_plans
+from faceavatar_export.diffusion.instantid import SCALE, check_parts, with_controlnet
 from faceavatar_export.diffusion.proof import (
     Case,
     Face,
@@ -68,6 +69,7 @@ class Options:
     face_adapter_kind: Kind | None = None
     image_encoder: Path | None = None
     faces: FaceSource = NO_FACES
+    controlnet: Path | None = None
     loras: tuple[Lora, ...] = ()
     precision: str = "fp32"
     num_inference_steps: int | None = None
@@ -88,12 +90,13 @@ def _export_pack(options: Options, scratch: Path, say: Say) -> dict[str, Any]:
     started = time.monotonic()
     folder, adapter, image_encoder = _inputs(options)
     faces = open_face_models(options.faces, 0 if adapter is None else adapter.embedding_size, scratch, say)
-    checkpoint = open_checkpoint(folder, options.loras)
+    checkpoint = with_controlnet(open_checkpoint(folder, options.loras), options.controlnet)
     sampling = read_sampling(checkpoint.pipeline.scheduler, checkpoint.family)
     for warning in sampling.warnings:
         say(f"warning: {warning}")
     guidance = sampling.guidance_scale if options.guidance_scale is None else options.guidance_scale
-    cases = proof_cases(options.proof_sizes, guidance, options.proof_steps, sampling.name)
+    control = None if options.controlnet is None else SCALE
+    cases = proof_cases(options.proof_sizes, guidance, options.proof_steps, sampling.name, control)
     face = make_face(adapter, CROPS.get(checkpoint.family, 224))
     say(f"drawing {len(cases)} reference pictures with diffusers")
     expected = reference_pictures(checkpoint, adapter, image_encoder, face, cases, sampling.schedule)
@@ -103,7 +106,7 @@ def _export_pack(options: Options, scratch: Path, say: Say) -> dict[str, Any]:
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
-        checkpoint = open_checkpoint(folder, options.loras)
+        checkpoint = with_controlnet(open_checkpoint(folder, options.loras), options.controlnet)
         graphs = _write_graphs(options, checkpoint, adapter, image_encoder, draft, say)
         _write_pack(options, checkpoint, adapter, image_encoder, faces, sampling, graphs, draft)
         del checkpoint, image_encoder
@@ -131,8 +134,10 @@ def _inputs(options: Options) -> tuple[Path, FaceAdapterFile | None, Any]:
             raise InvalidRequest(
                 "--image-encoder", str(options.image_encoder), "nothing without --face-adapter"
             )
+        check_parts(None, options.controlnet)
         return folder, None, None
     adapter = read_face_adapter(options.face_adapter, options.face_adapter_kind)
+    check_parts(adapter, options.controlnet)
     if not adapter.sees_image:
         return folder, adapter, None
     if options.image_encoder is None:
@@ -189,6 +194,9 @@ def _write_pack(
         for name in ("face_projection.onnx", "face_projection.onnx.data"):
             if name in files:
                 files[name] = Provenance(options.license, f"exported from {options.face_adapter.name}")
+    if options.controlnet is not None:
+        both = f"{licence.attribution}, with {options.controlnet.name}"
+        files |= {name: Provenance(options.license, both) for name in files if name.startswith("unet.onnx")}
     if faces is not None:
         files |= faces.copy_to(draft)
     write_manifest(
@@ -238,7 +246,8 @@ def _tail(
             "num_inference_steps": sampling.num_inference_steps if steps is None else steps,
             "guidance_scale": sampling.guidance_scale if guidance is None else guidance,
             "scheduler": sampling.name,
-            "face_scale": 1.0,
+            "face_scale": 1.0 if options.controlnet is None else SCALE,
+            "controlnet_scale": None if options.controlnet is None else SCALE,
         },
         "export": {
             "variant": sampling.variant,
@@ -260,7 +269,7 @@ def _face_part(checkpoint: Checkpoint, adapter: FaceAdapterFile, image_encoder: 
             "kind": adapter.kind,
             "tokens": adapter.tokens,
             "embedding_size": adapter.embedding_size,
-            "normalize": True,
+            "normalize": adapter.kind != "instantid",
         }
     }
     if image_encoder is not None:

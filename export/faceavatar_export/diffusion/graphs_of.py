@@ -20,6 +20,7 @@ from faceavatar_export.diffusion.face_adapter import (
     make_projection,
     merge_lora,
 )
+from faceavatar_export.diffusion.instantid import InstantIdUNet, control_example
 from faceavatar_export.diffusion.modules import (
     Halved,
     SdImageEncoder,
@@ -87,9 +88,9 @@ def _states_shape(image_encoder: Any) -> tuple[int, int]:
 
 def _projection(adapter: FaceAdapterFile, precision: str, states: tuple[int, int]) -> GraphPlan:
     def example(random: torch.Generator, shape: tuple[int, int, int]) -> dict[str, Tensor]:
-        embeds = torch.nn.functional.normalize(
-            torch.randn(shape[0], adapter.embedding_size, generator=random)
-        )
+        embeds = torch.randn(shape[0], adapter.embedding_size, generator=random)
+        if adapter.kind != "instantid":  # which takes raw embeddings
+            embeds = torch.nn.functional.normalize(embeds)
         seen = (
             {"image_embeds": torch.randn(shape[0], *states, generator=random)} if adapter.sees_image else {}
         )
@@ -124,7 +125,12 @@ def _unet(checkpoint: Checkpoint, adapter: FaceAdapterFile | None, precision: st
     if adapter is not None:
         face = face_weights(unet, adapter)
         merge_lora(unet, adapter)
-    module = SdUNet(unet, face, TYPES[precision])
+    controlnet = checkpoint.controlnet
+    if controlnet is None or face is None:
+        module = SdUNet(unet, face, TYPES[precision])
+    else:
+        module = InstantIdUNet(unet, face, controlnet, TYPES[precision])
+    grain = 2 ** (len(checkpoint.pipeline.vae.config.block_out_channels) - 1)
     context, channels = int(unet.config.cross_attention_dim), int(unet.config.in_channels)
     tokens = 0 if adapter is None else adapter.tokens
 
@@ -141,6 +147,8 @@ def _unet(checkpoint: Checkpoint, adapter: FaceAdapterFile | None, precision: st
             made["text_embeds"] = torch.randn(batch, _pooled_width(unet), generator=random)
             ids = [8.0 * height, 8.0 * width, 0, 0, 8.0 * height, 8.0 * width]
             made["time_ids"] = torch.tensor([ids] * batch)
+        if controlnet is not None:
+            made |= control_example(random, shape, grain)
         return {name: made[name] for name in module.names}
 
     batch, latents = {0: "batch"}, {0: "batch", 2: "height", 3: "width"}
@@ -151,6 +159,8 @@ def _unet(checkpoint: Checkpoint, adapter: FaceAdapterFile | None, precision: st
         "face_tokens": {0: "batch", 1: "face_tokens"},
         "text_embeds": batch,
         "time_ids": batch,
+        "control_image": {0: "batch", 2: "image_height", 3: "image_width"},
+        "controlnet_scale": batch,
     }
     wanted = {name: axis for name, axis in axes.items() if name in module.names}
     return GraphPlan("unet", module, precision, example, ("noise_pred",), wanted, {"noise_pred": latents})

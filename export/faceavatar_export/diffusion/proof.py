@@ -7,7 +7,7 @@ bytes a user sees. Knows numbers and pictures; does not know how graphs are made
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,12 @@ from transformers import CLIPImageProcessorPil
 
 from faceavatar import AvatarEngine, AvatarRequest
 from faceavatar.denoise import Noise
+from faceavatar.face.keypoints import draw_keypoints
 from faceavatar.schedulers import NoiseSchedule
 from faceavatar_export.diffusion.checkpoint import Checkpoint
 from faceavatar_export.diffusion.face_adapter import FaceAdapterFile
 from faceavatar_export.diffusion.graphs_of import GraphPlan
+from faceavatar_export.diffusion.instantid import reference_pipeline, sees_faces_only
 from faceavatar_export.diffusion.schedule import diffusers_scheduler
 
 # Relative errors (root mean square of the difference over that of torch's output) that a graph may have.
@@ -35,6 +37,7 @@ LEAST_PSNR = 35.0  # dB, for a pack in fp16
 PROMPT, NEGATIVE = "storybook illustration of a laughing woman, teal background", "blurred, hat"
 SHAPES = ((2, 9, 7), (3, 8, 12))  # batch and latent sides at which graphs are compared
 SEED = 20
+LANDMARKS = ((0.4, 0.35), (0.61, 0.36), (0.5, 0.5), (0.42, 0.63), (0.58, 0.62))  # parts of width and height
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,12 @@ class Case:
     scheduler: str
     face_scale: float = 0.7
     negative_prompt: str | None = NEGATIVE
+    controlnet_scale: float | None = None  # None where there is no ControlNet
+
+    @property
+    def landmarks(self) -> NDArray[np.float64] | None:
+        """Where the face is drawn, (5, 2) pixels; None without a ControlNet."""
+        return None if self.controlnet_scale is None else np.array(LANDMARKS) * (self.width, self.height)
 
 
 @dataclass(frozen=True)
@@ -60,20 +69,28 @@ class Face:
 
 
 def make_face(adapter: FaceAdapterFile | None, size: int) -> Face | None:
-    """A random embedding of length 1 and a crop of noise."""
+    """A random embedding of length 1, or for InstantID a raw one, of about 23, and a crop of noise."""
     if adapter is None:
         return None
     random = np.random.default_rng(SEED)
     embeds = random.standard_normal((1, adapter.embedding_size), np.float32)
     crop = random.integers(0, 255, (size, size, 3), np.uint8) if adapter.sees_image else None
-    return Face(embeds / np.linalg.norm(embeds), crop)
+    return Face(embeds if adapter.kind == "instantid" else embeds / np.linalg.norm(embeds), crop)
 
 
 def proof_cases(
-    sizes: tuple[tuple[int, int], ...], guidance: float, steps: int, scheduler: str
+    sizes: tuple[tuple[int, int], ...],
+    guidance: float,
+    steps: int,
+    scheduler: str,
+    controlnet_scale: float | None = None,
 ) -> list[Case]:
     """Two sizes at batches 1 and 2."""
-    return [Case(h, w, batch, guidance, steps, scheduler) for h, w in sizes for batch in (1, 2)]
+    return [
+        Case(h, w, batch, guidance, steps, scheduler, controlnet_scale=controlnet_scale)
+        for h, w in sizes
+        for batch in (1, 2)
+    ]
 
 
 def graph_error(plan: GraphPlan, path: Path) -> float:
@@ -102,7 +119,7 @@ def reference_pictures(
     schedule: NoiseSchedule,
 ) -> list[NDArray[np.uint8]]:
     """What diffusers draws, uint8 (B, H, W, 3) a case. The pipeline is changed: the adapter stays in it."""
-    pipeline = checkpoint.pipeline
+    pipeline = checkpoint.pipeline if checkpoint.controlnet is None else reference_pipeline(checkpoint)
     if adapter is not None:
         weights = {"image_proj": dict(adapter.image_proj), "ip_adapter": dict(adapter.ip_adapter)}
         pipeline.load_ip_adapter(weights, subfolder=None, weight_name=None, image_encoder_folder=None)
@@ -119,19 +136,26 @@ def _draw(
 ) -> NDArray[np.uint8]:
     guided, said = case.guidance_scale > 1, case.negative_prompt
     more: dict[str, Any] = {}
+    hooks = ExitStack()
     if adapter is not None and face is not None:
         pipeline.set_ip_adapter_scale(case.face_scale)
         embeds = torch.from_numpy(face.embeds)[None]  # diffusers repeats it for the batch
+        if adapter.kind == "instantid":
+            embeds = embeds[:, :, None]  # a resampler reads a sequence, here of one
         more["ip_adapter_image_embeds"] = [
             torch.cat([torch.zeros_like(embeds), embeds]) if guided else embeds
         ]
         if adapter.sees_image:
             _hand_in_image(pipeline, adapter, image_encoder, face, case.batch, guided)
+        if case.landmarks is not None:
+            more["image"] = Image.fromarray(draw_keypoints(case.landmarks, (case.height, case.width)))
+            more["controlnet_conditioning_scale"] = case.controlnet_scale
+            hooks.enter_context(sees_faces_only(pipeline, embeds, case.batch, guided))
     pipeline.scheduler = diffusers_scheduler(case.scheduler, schedule)
     noise = Noise(
         range(SEED, SEED + case.batch), (pipeline.unet.config.in_channels, case.height // 8, case.width // 8)
     )
-    with _noise_from(noise), torch.inference_mode():
+    with hooks, _noise_from(noise), torch.inference_mode():
         drawn = pipeline(
             prompt=[PROMPT] * case.batch,
             negative_prompt=None if said is None or not guided else [said] * case.batch,
@@ -191,6 +215,7 @@ def engine_pictures(engine: AvatarEngine, face: Face | None, cases: list[Case]) 
             engine.generate(
                 AvatarRequest(image=blank, prompt=PROMPT, seed=SEED, **asdict(case)),
                 **given,
+                face_landmarks=case.landmarks,
             ).images
         )
         for case in cases

@@ -17,6 +17,22 @@ from faceavatar_cli.exits import Manner, debug_option, epilog, json_option, prin
 @click.option("--name", help="The pack's name (its folder's).")
 @click.option("--license", "license_", required=True, help="The checkpoint's licence, for the manifest.")
 @parts_options
+@click.option(
+    "--face-pack",
+    type=click.Path(path_type=Path, exists=True),
+    help="InsightFace's detector and recogniser for the pack: a folder.",
+)
+@click.option("--face-pack-license", help="Their licence, for the manifest; needed with --face-pack.")
+@click.option(
+    "--with-face-pack",
+    metavar="NAME",
+    help="Fetch them from InsightFace's model zoo: buffalo_l (FaceID) or antelopev2 (InstantID).",
+)
+@click.option(
+    "--accept-license",
+    metavar="TERMS",
+    help="Agree to their terms, 'non-commercial'; needed with --with-face-pack.",
+)
 @click.option("--vae-encoder", is_flag=True, help="Add the VAE's encoder, for a request's strength.")
 @click.option(
     "--precision",

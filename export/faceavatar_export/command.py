@@ -12,6 +12,10 @@ from typing import Any
 
 from faceavatar_export.diffusion.checkpoint import Lora, Reading
 from faceavatar_export.diffusion.export import Options, export_pack
+from faceavatar_export.face_models import FaceSource
+
+# The flags of face models, in the order of FaceSource's fields.
+FACES = ("face_pack", "face_pack_license", "with_face_pack", "accept_license")
 
 
 def export_checkpoint(
@@ -21,12 +25,16 @@ def export_checkpoint(
     license: str,
     say: Callable[[str], None],
     loras: Sequence[tuple[Path, float]] = (),
+    face_pack: Path | None = None,
+    face_pack_license: str | None = None,
+    with_face_pack: str | None = None,
+    accept_license: str | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Export SOURCE to the pack folder OUT; gives what parity.json holds.
 
-    loras: files and their weights. options: the other fields of diffusion.export.Options,
-    and those of diffusion.checkpoint.Reading.
+    loras: files and their weights. options: the other fields of diffusion.export.Options, and those of
+    diffusion.checkpoint.Reading and face_models.FaceSource.
     Raises InvalidRequest, PackInvalid and its kin.
     """
     with _quiet_libraries():
@@ -61,8 +69,9 @@ def _options(
     own = {field.name for field in fields(Reading)}
     reading = Reading(**{key: value for key, value in more.items() if key in own})
     fused = tuple(Lora(path, weight) for path, weight in loras)
-    rest = {key: value for key, value in more.items() if key not in own}
-    return Options(source, out, name, license, loras=fused, reading=reading, **rest)
+    faces = FaceSource(*(more.get(name) for name in FACES))
+    rest = {key: value for key, value in more.items() if key not in own and key not in FACES}
+    return Options(source, out, name, license, loras=fused, reading=reading, faces=faces, **rest)
 
 
 @contextmanager

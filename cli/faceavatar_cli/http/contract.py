@@ -1,14 +1,14 @@
 """What goes over the wire: the request and the eight fields of every answer, as pydantic models.
 
-Knows names, ranges and words. Knows nothing of HTTP, queues or engines; AvatarRequest remains the judge of what
-the engine takes, and a test holds the ranges here to those there.
+Knows names, ranges and words. Knows nothing of HTTP, queues or engines; AvatarRequest remains the judge of
+what the engine takes, and a test holds the ranges here to those there.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from faceavatar.fetch import shown, source_kind
 from faceavatar.request import AvatarRequest, Gender, SchedulerName
@@ -23,7 +23,7 @@ LONGEST_URL = 4096
 LONGEST_PROMPT = 4000
 LONGEST_NAME = 128
 
-EXAMPLE_REQUEST = {
+EXAMPLE_REQUEST: dict[str, JsonValue] = {
     "app_id": "toon",
     "image": "https://example.com/selfie.jpg",
     "prompt": None,
@@ -38,7 +38,7 @@ EXAMPLE_REQUEST = {
     "bg_color": "#88CCFF",
     "celery": False,
 }
-EXAMPLE_ANSWER = {
+EXAMPLE_ANSWER: dict[str, JsonValue] = {
     "time_required": 0.46,
     "error": None,
     "error_data": None,
@@ -54,7 +54,8 @@ class ImageToImage(BaseModel):
     """A request for avatars: the contract's fields, and those that the engine knows beside them.
 
     `image` is an http(s) URL or a data URI, never a path; an uploaded file has become a data URI here.
-    `refID` is kept with the task, and `/getImage` checks it where it is given. `webhook` is told when the task has ended.
+    `refID` is kept with the task, and `/getImage` checks it where it is given. `webhook` is told
+    when the task has ended.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [EXAMPLE_REQUEST]})
@@ -116,7 +117,7 @@ class ImageToImage(BaseModel):
         return AvatarRequest(image=self.image if image is None else image, **fields)
 
     def echo(self) -> dict[str, Any]:
-        """The request as the answer's `input`: without picture bytes, and no credentials or query of a URL."""
+        """The request as the answer's `input`: without picture bytes, credentials and queries of URLs."""
         fields = self.model_dump(mode="json", exclude_unset=True)
         fields["image"] = shown_source(self.image)
         if self.webhook is not None:

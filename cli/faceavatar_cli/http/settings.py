@@ -10,8 +10,11 @@ MEGABYTE = 2**20
 
 @dataclass(frozen=True)
 class Limits:
-    """What one token may do. per_minute: requests for pictures; body: bytes; waiting: tasks that wait or run at
-    once; pixels: batch x height x width of one request."""
+    """What one token may do.
+
+    per_minute: requests for pictures; body: bytes; waiting: tasks that wait or run at once; pixels: batch x
+    height x width of one request.
+    """
 
     per_minute: float = 120
     body: int = 24 * MEGABYTE
@@ -35,8 +38,8 @@ class Settings:
     packs: names or folders, the first is the default. tokens: none means that only this machine may call.
     inline: pictures are answered as data URIs. public_url: begins the pictures' URLs; None takes the
     request's own. outputs: their folder. keep_seconds: how long pictures and ended tasks are kept.
-    queue: tasks that may wait in all. together: most pictures in one run; gather_seconds: how long a run waits for
-    company. allowed_hosts: names that may lead to addresses that are not public. webhook_secret: signs
+    queue: tasks that may wait in all. together: most pictures in one run; gather_seconds: how long a run
+    waits for company. allowed_hosts: names that may lead to addresses that are not public. webhook_secret: signs
     what webhooks are told; None refuses webhooks.
     """
 

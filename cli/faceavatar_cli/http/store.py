@@ -13,7 +13,7 @@ NAME = re.compile(r"[A-Za-z0-9_-]{32,64}\.png")
 
 @dataclass(frozen=True)
 class FolderStore:
-    """An OutputStore in one folder; the name is all the protection a picture has, so it is long and random."""
+    """An OutputStore in one folder; the name is all that protects a picture: long and random."""
 
     folder: Path
 

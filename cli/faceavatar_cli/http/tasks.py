@@ -74,7 +74,7 @@ class TaskRecord:
 
 @dataclass(frozen=True)
 class TaskEvent:
-    """Something happened to a task: its record then, and a preview (encoded pictures) where one was asked for.
+    """Something happened to a task: its record then, and previews (PNG) where they were asked for.
 
     The first event of a stream tells how the task stands, the last has an ended record.
     """
@@ -112,10 +112,10 @@ class TaskRunner(Protocol):
 
 
 class OutputStore(Protocol):
-    """Keeps finished pictures under names that cannot be guessed. Methods block: they are called in threads."""
+    """Keeps finished pictures under names that cannot be guessed. Methods block: they run in threads."""
 
     def put(self, task_id: str, index: int, png: bytes) -> str:
-        """Keep picture `index` of a task; gives its name, [A-Za-z0-9_-]+.png, from at least 128 random bits."""
+        """Keep picture `index` of a task; gives its name, [A-Za-z0-9_-]{32,64}.png, all random."""
         ...
 
     def open(self, name: str) -> bytes | None:

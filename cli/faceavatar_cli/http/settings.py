@@ -39,8 +39,8 @@ class Settings:
     inline: pictures are answered as data URIs. public_url: begins the pictures' URLs; None takes the
     request's own. outputs: their folder. keep_seconds: how long pictures and ended tasks are kept.
     queue: tasks that may wait in all. together: most pictures in one run; gather_seconds: how long a run
-    waits for company. allowed_hosts: names that may lead to addresses that are not public. webhook_secret: signs
-    what webhooks are told; None refuses webhooks.
+    waits for company. allowed_hosts: names that may lead to addresses that are not public. webhook_secret:
+    signs what webhooks are told; None refuses webhooks.
     """
 
     packs: tuple[str, ...] = ("toon",)

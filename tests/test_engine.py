@@ -111,6 +111,48 @@ def test_a_changed_batch_size_changes_no_picture(engine: AvatarEngine) -> None:
         assert difference(one, other) <= 1
 
 
+def test_requests_of_several_callers_drawn_together_are_each_drawn_as_alone(engine: AvatarEngine) -> None:
+    requests = [
+        ask(prompt="a laughing woman", guidance_scale=4.0, scheduler="euler_ancestral", batch=2),
+        ask(image=OTHER, prompt="a man", guidance_scale=9.0, scheduler="euler_ancestral", seed=7),
+        ask(
+            image=OTHER,
+            negative_prompt="hat",
+            guidance_scale=4.0,
+            scheduler="euler_ancestral",
+            bg_color="#123",
+        ),
+    ]
+    prepared = [engine.prepare(request) for request in requests[:2]]
+    assert prepared[0].key == prepared[1].key
+    assert_alone(engine, requests[:2], engine.generate_together(prepared))
+    longer = [engine.prepare(requests[2]), engine.prepare(requests[2].model_copy(update={"seed": 9}))]
+    assert longer[0].key != prepared[0].key  # a long prompt is read in several windows
+    assert_alone(engine, [longer[0].plan.request, longer[1].plan.request], engine.generate_together(longer))
+
+
+def assert_alone(
+    engine: AvatarEngine, requests: list[AvatarRequest], together: tuple[AvatarResult, ...]
+) -> None:
+    for request, result in zip(requests, together, strict=True):
+        alone = engine.generate(request)
+        assert (result.seeds, result.warnings, result.request) == (alone.seeds, alone.warnings, alone.request)
+        for one, other in zip(result.images, alone.images, strict=True):
+            assert difference(one, other) <= 1
+
+
+def test_requests_drawn_together_have_equal_keys_or_are_refused(engine: AvatarEngine) -> None:
+    plain = engine.prepare(ask())
+    for change in ({"num_inference_steps": 3}, {"scheduler": "euler"}, {"face_scale": 0.5}):
+        other = engine.prepare(ask(**change))
+        with pytest.raises(
+            InvalidRequest, match=r"got .2 requests of 2 kinds., allowed one or more requests with equal keys"
+        ):
+            engine.stream_together([plain, other])
+    with pytest.raises(InvalidRequest, match="0 requests"):
+        engine.generate_together([])
+
+
 def test_the_seeds_of_a_batch_differ_and_wrap_around(engine: AvatarEngine) -> None:
     result = engine.generate(ask(batch=3, seed=2**32 - 2))
     assert result.seeds == (2**32 - 2, 2**32 - 1, 0)

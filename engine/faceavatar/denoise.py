@@ -25,7 +25,8 @@ class Conditions:
     text (1, N, D) and face (1, M, D), float32, face None for a net that knows none; the unconditional ones
     of the same shapes may be None where guidance is off. face_scale: strength of the face. empty_text: the
     empty prompt, for a net with guidance built in and a negative prompt in no_text. more: further inputs of
-    the net, each with one (1, ...) array a half, the wanted half's last.
+    the net, each with one (1, ...) array a half, the wanted half's last. An array of B rows in place of one
+    gives each picture its own.
     """
 
     text: Floats
@@ -41,17 +42,19 @@ class Conditions:
 class Guidance:
     """Classifier-free guidance (Ho and Salimans 2022): u + scale * (c - u).
 
+    scale: one number, or (B, 1, 1, 1) with one for each picture.
     built_in: the scale w that a distilled net has learnt; it answers u + w * (c - u) where a plain net
     (w = 1) answers c. Its differences from u over w are the plain net's, so `scale` means the same to both.
     """
 
-    scale: float
+    scale: float | NDArray[np.float64]
     built_in: float = 1.0
 
     @property
     def free(self) -> bool:
         """Whether the conditional half alone gives it."""
-        return self.scale <= 1 if self.built_in == 1 else self.scale == self.built_in
+        scale = np.asarray(self.scale)
+        return bool((scale <= 1).all() if self.built_in == 1 else (scale == self.built_in).all())
 
     def combine(self, predictions: Sequence[Floats]) -> Floats:
         """One prediction of those for [empty,] negative and wanted; of the wanted one alone, itself."""
@@ -60,7 +63,7 @@ class Guidance:
             if not self.free:
                 raise ValueError(f"guidance_scale {self.scale} needs no_text and no_face")
             return wanted
-        ratio = np.float32(self.scale / self.built_in)
+        ratio = np.asarray(self.scale / self.built_in, np.float32)
         if len(others) == 1:
             return others[0] + ratio * (wanted - others[0])
         empty, negative = others
@@ -138,7 +141,7 @@ def _batched(conditions: Conditions, batch: int) -> dict[str, Floats]:
         halves["face_tokens"] = [*unconditional, conditions.face]
     halves |= conditions.more
     feeds = {
-        name: np.concatenate([np.repeat(half, batch, axis=0) for half in arrays])
+        name: np.concatenate([np.repeat(half, batch, axis=0) if len(half) == 1 else half for half in arrays])
         for name, arrays in halves.items()
     }
     if conditions.face is not None:

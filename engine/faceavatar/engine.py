@@ -5,25 +5,23 @@ Knows the order of the stages and what passes between them; each stage is a room
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
-from faceavatar.adapter import FaceAdapter, FaceImageEncoder
-from faceavatar.backends import Session, resolve_provider
-from faceavatar.cache import Cache
+from faceavatar.adapter import FaceAdapter
+from faceavatar.backends import resolve_provider
+from faceavatar.conditions import join_conditions, join_guidance, make_conditions
 from faceavatar.denoise import Conditions, Denoised, Floats, Noise, denoise
 from faceavatar.errors import InvalidRequest, MissingGraph, ProviderUnavailable
-from faceavatar.face.align import align
-from faceavatar.face.detect import FaceDetector
 from faceavatar.face.embed import FaceEmbedder
 from faceavatar.image import ImageSource, load_image, to_uint8
+from faceavatar.look import FaceReader, Look
 from faceavatar.matting import Matter, cut_out, put_on
 from faceavatar.pack import Pack, find_pack
 from faceavatar.plan import Plan, make_plan, with_face
@@ -33,27 +31,39 @@ from faceavatar.schedulers import NoiseSchedule
 from faceavatar.schedulers.schedule import predict_x0
 from faceavatar.sizes import bring_to
 from faceavatar.stopwatch import Stopwatch
-from faceavatar.text import TextEncoder, TextEncoders, TextStates, open_tokenizer
+from faceavatar.text import TextEncoder, TextEncoders, open_tokenizer
 from faceavatar.unet import UNet
 from faceavatar.vae import VaeDecoder
 
 Picture = NDArray[np.uint8]
-REMEMBERED_FACES = 32
 SMALL_FACE = 48  # pixels between which little of a face can be told
 CPU_PROVIDERS = frozenset({"cpu", "openvino"})
 _LAZY_ROLES = frozenset({"matting"})
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """What was seen in a photo: the face, its embedding (1, E), and the crop its image encoder looks at.
+class Prepared:
+    """A request whose photo was looked at and whose words were read: only its pictures are still to be drawn.
 
-    face is None for an embedding that was handed in; crop is uint8 RGB (S, S, 3), None where none is needed.
+    Prepared requests of one engine with equal `key` can be drawn together. `plan` and `look` say what was
+    settled and seen.
     """
 
-    face: FaceInfo | None
-    embeds: Floats
-    crop: Picture | None = None
+    plan: Plan
+    look: Look | None
+    conditions: Conditions
+    clock: Stopwatch
+
+    @property
+    def key(self) -> Hashable:
+        """What has to be the same for one batch: drawn size, schedule, halves, lengths, face scale."""
+        shapes = [
+            None if array is None else array.shape
+            for array in (self.conditions.text, self.conditions.no_text, self.conditions.empty_text)
+        ]
+        plan = self.plan
+        name, steps = plan.request.scheduler, plan.request.num_inference_steps
+        return plan.latent_shape, name, steps, plan.face_scale, tuple(shapes), plan.guidance.free
 
 
 class AvatarEngine:
@@ -70,8 +80,8 @@ class AvatarEngine:
         with ThreadPoolExecutor() as pool:  # opening a graph is optimising it, outside Python's lock
             opened = {role: pool.submit(pack.open, role, provider, threads) for role in eager}
             tokenizer = pool.submit(open_tokenizer, pack.file(manifest.text.tokenizer))
-            self._take_face_models({role: future.result() for role, future in opened.items()})
-        sessions = {role: future.result() for role, future in opened.items()}
+            sessions = {role: future.result() for role, future in opened.items()}
+        self.faces = FaceReader(pack, sessions)
         first = TextEncoder(sessions["text_encoder"], tokenizer.result(), manifest.text)
         second = sessions.get("text_encoder_2")
         pad = manifest.text.pad_token_id_2
@@ -84,7 +94,6 @@ class AvatarEngine:
         self.vae = VaeDecoder(sessions["vae_decoder"], manifest.latents)
         self._matter: Matter | None = None
         self._matter_lock = Lock()
-        self._looks: Cache[Look] = Cache(REMEMBERED_FACES)
 
     @classmethod
     def load(
@@ -123,10 +132,8 @@ class AvatarEngine:
         the face as well wants face_crop, the aligned face as uint8 RGB (S, S, 3), beside it.
         Raises InvalidRequest, ImageError, NoFaceFound, NumericalError.
         """
-        *_, last = self._run(self._plan(request, latents, face_embeds, face_crop), previews=False)
-        if last.result is None:
-            raise RuntimeError("the last step carries no result")
-        return last.result
+        (result,) = self.generate_together([self.prepare(request, latents, face_embeds, face_crop)])
+        return result
 
     def stream(
         self,
@@ -139,7 +146,46 @@ class AvatarEngine:
 
         The request is checked at once, the work begins with the first step.
         """
-        return self._run(self._plan(request, latents, face_embeds, face_crop), previews=True)
+        plan = self._plan(request, latents, face_embeds, face_crop)
+
+        def run() -> Iterator[Step]:
+            for (step,) in self.stream_together([self._prepare(plan)]):
+                yield step
+
+        return run()
+
+    def prepare(
+        self,
+        request: AvatarRequest,
+        latents: Floats | None = None,
+        face_embeds: Floats | None = None,
+        face_crop: Picture | None = None,
+    ) -> Prepared:
+        """All of generate that concerns this request alone: whatever is wrong with it is raised here.
+
+        Arguments and errors as generate's.
+        """
+        return self._prepare(self._plan(request, latents, face_embeds, face_crop))
+
+    def generate_together(self, prepared: Sequence[Prepared]) -> tuple[AvatarResult, ...]:
+        """The results of several prepared requests, drawn as one batch; see stream_together."""
+        *_, last = self._together(prepared, previews=False)
+        return tuple(step.result for step in last if step.result is not None)
+
+    def stream_together(self, prepared: Sequence[Prepared]) -> Iterator[tuple[Step, ...]]:
+        """Draw several prepared requests as one batch, a Step for each of them at a time.
+
+        Every request gets the pictures that it gets alone. `timings` count what was done together whole.
+        Memory grows with the pictures of all of them; a NumericalError is raised for all of them.
+        Raises InvalidRequest for none, or for keys that differ.
+        """
+        return self._together(prepared, previews=True)
+
+    def _together(self, prepared: Sequence[Prepared], previews: bool) -> Iterator[tuple[Step, ...]]:
+        if not prepared or len({one.key for one in prepared}) > 1:
+            got = f"{len(prepared)} requests of {len({one.key for one in prepared})} kinds"
+            raise InvalidRequest("prepared", got, "one or more requests with equal keys")
+        return self._run(prepared, previews)
 
     def look(self, image: ImageSource, face_index: int | None = None) -> Look:
         """What generate sees in a photo: the face it would take, and its embedding (1, E) float32.
@@ -147,24 +193,18 @@ class AvatarEngine:
         image as in AvatarRequest; face_index: None for the largest face.
         Raises ImageError, NoFaceFound, InvalidRequest.
         """
-        if self.detector is None:
-            raise _no_face_models(self.pack)
-        return self._look(load_image(image), face_index, Stopwatch())
+        self.faces.must_see()
+        return self.faces.look(load_image(image), face_index, Stopwatch())
 
-    def _take_face_models(self, sessions: Mapping[str, Session]) -> None:
-        face = self.pack.manifest.face
-        self.detector: FaceDetector | None = None
-        self.embedder: FaceEmbedder | None = None
-        self.adapter: FaceAdapter | None = None
-        self.image_encoder: FaceImageEncoder | None = None
-        if face is None:
-            return
-        self.adapter = FaceAdapter(sessions["face_projection"], face.adapter)
-        if face.detector is not None and face.encoder is not None:
-            self.detector = FaceDetector(self.pack.file(face.detector.file))
-            self.embedder = FaceEmbedder(sessions["face_encoder"], face.encoder)
-        if face.image_encoder is not None:
-            self.image_encoder = FaceImageEncoder(sessions["image_encoder"], face.image_encoder)
+    @property
+    def adapter(self) -> FaceAdapter | None:
+        """The pack's face projection, or None."""
+        return self.faces.adapter
+
+    @property
+    def embedder(self) -> FaceEmbedder | None:
+        """The pack's face encoder, or None."""
+        return self.faces.embedder
 
     def _plan(
         self,
@@ -173,13 +213,13 @@ class AvatarEngine:
         face_embeds: Floats | None,
         face_crop: Picture | None,
     ) -> Plan:
-        if self.adapter is not None and self.detector is None and face_embeds is None:
-            raise _no_face_models(self.pack)
+        if self.adapter is not None and face_embeds is None:
+            self.faces.must_see()
         plan = make_plan(request, self.pack.manifest, self._schedule, latents)
         return with_face(plan, self.pack.manifest.face, face_embeds, face_crop)
 
-    def _run(self, plan: Plan, previews: bool) -> Iterator[Step]:
-        """The trip: load, look, condition, denoise, decode, fit, cut out."""
+    def _prepare(self, plan: Plan) -> Prepared:
+        """Load, look, read the words."""
         request, clock = plan.request, Stopwatch()
         look: Look | None = None
         if plan.face_embeds is not None:
@@ -187,94 +227,44 @@ class AvatarEngine:
         elif self.adapter is not None:
             with clock.measure("load_image"):
                 photo = load_image(request.image)
-            look = self._look(photo, request.face_index, clock)
-        conditions = self._conditions(plan, look, clock)
-        noise = Noise(plan.seeds, plan.latent_shape)
-        drawn = noise()  # drawn even when not used, so that later draws stay the same
-        start = drawn if plan.latents is None else plan.latents
-        steps = denoise(self.unet, plan.scheduler, start, conditions, plan.guidance, noise)
-        for step in clock.each("denoise", steps):
-            done, preview, result = step.index + 1, None, None
-            if done == step.total:
-                images = self._decode(step.latents, request, clock)
-                images = self._cut(images, request, clock)
-                result = self._result(plan, look, images, clock)
-            elif previews and request.preview_every and done % request.preview_every == 0:
-                preview = self._decode(self._foresee(step), request, clock)
-            seconds_left = clock.seconds["denoise"] / done * (step.total - done)
-            yield Step(step.index, step.total, step.timestep, seconds_left, preview, result)
+            look = self.faces.look(photo, request.face_index, clock)
+        conditions = make_conditions(plan, look, self.text, self.faces, self.unet, clock)
+        return Prepared(plan, look, conditions, clock)
 
-    def _look(self, photo: Picture, face_index: int | None, clock: Stopwatch) -> Look:
-        """Find the face and embed it; the photos seen last are remembered."""
-        key = (hashlib.sha256(photo.tobytes()).digest(), photo.shape, face_index)
-        return self._looks.get(key, lambda: self._look_anew(photo, face_index or 0, clock))
+    def _run(self, prepared: Sequence[Prepared], previews: bool) -> Iterator[tuple[Step, ...]]:
+        """Denoise all, then decode, fit and cut out for each."""
+        plans = [one.plan for one in prepared]
+        batches = [plan.request.batch for plan in plans]
+        noise = Noise([seed for plan in plans for seed in plan.seeds], plans[0].latent_shape)
+        start = noise()  # drawn even when not used, so that later draws stay the same
+        for plan, rows in zip(plans, _rows(batches), strict=True):
+            start[rows] = start[rows] if plan.latents is None else plan.latents
+        conditions = join_conditions([one.conditions for one in prepared], batches)
+        guidance = join_guidance([plan.guidance for plan in plans], batches)
+        shared = Stopwatch()
+        steps = denoise(self.unet, plans[0].scheduler, start, conditions, guidance, noise)
+        for step in shared.each("denoise", steps):
+            done = step.index + 1
+            seconds_left = shared.seconds["denoise"] / done * (step.total - done)
+            yield tuple(
+                self._step(one, _part(step, rows), seconds_left, shared, previews)
+                for one, rows in zip(prepared, _rows(batches), strict=True)
+            )
 
-    def _look_anew(self, photo: Picture, index: int, clock: Stopwatch) -> Look:
-        face_models = self.pack.manifest.face
-        if self.detector is None or self.embedder is None or face_models is None:
-            raise _no_face_models(self.pack)
-        with clock.measure("detect"):
-            found = self.detector.detect(photo)
-        if index >= len(found.faces):
-            raise InvalidRequest("face_index", index, f"0..{len(found.faces) - 1}: the faces found, by size")
-        face = found.faces[index]
-        others = tuple(other.bbox for other in found.faces if other is not face)
-        info = FaceInfo(face.bbox, face.landmarks, face.score, len(found.faces), others, found.attempt)
-        alignment, crop = face_models.alignment, None
-        with clock.measure("embed"):
-            if face_models.image_encoder is not None:
-                crop = align(photo, face.landmarks, "arcface", face_models.image_encoder.align_size)
-            assert alignment is not None  # the manifest holds the three parts together
-            aligned = align(photo, face.landmarks, alignment.kind, alignment.size)
-            return Look(info, self.embedder.embed(aligned), crop)
-
-    def _conditions(self, plan: Plan, look: Look | None, clock: Stopwatch) -> Conditions:
-        request, guided = plan.request, plan.guided
-        with clock.measure("text"):
-            prompts: list[str | None] = [request.text()]
-            if guided:
-                prompts.append(request.negative_prompt)
-            if guided and plan.built_in_guidance > 1 and (request.negative_prompt or "").strip():
-                prompts.append("")
-            text, *others = self.text.encode(*prompts)
-            no_text, empty_text = (*others, None, None)[:2]
-        face, no_face = self._face_tokens(look, guided, clock)
-        return Conditions(
-            text.states,
-            face,
-            None if no_text is None else no_text.states,
-            no_face,
-            plan.face_scale,
-            None if empty_text is None else empty_text.states,
-            self._further_inputs(plan, [half for half in (empty_text, no_text, text) if half is not None]),
-        )
-
-    def _face_tokens(
-        self, look: Look | None, guided: bool, clock: Stopwatch
-    ) -> tuple[Floats | None, Floats | None]:
-        if self.adapter is None or look is None:
-            return None, None
-        with clock.measure("embed"):
-            seen = unseen = None
-            if self.image_encoder is not None and look.crop is not None:
-                seen = self.image_encoder.states(look.crop)
-                unseen = self.image_encoder.no_image() if guided else None
-            face = self.adapter.tokens(look.embeds, seen)
-            return face, self.adapter.no_face(unseen) if guided else None
-
-    def _further_inputs(self, plan: Plan, halves: list[TextStates]) -> dict[str, list[Floats]]:
-        """SDXL's pooled text and time ids, for each half; nothing for a net without them.
-
-        time_ids are the original size, the crop's corner and the target size (Podell et al. 2023, section
-        2.2): a whole picture of the size that is drawn.
-        """
-        if "text_embeds" not in self.unet.session.inputs:
-            return {}
-        grain = self.pack.manifest.latents.downsample
-        height, width = plan.latent_shape[1] * grain, plan.latent_shape[2] * grain
-        ids = np.array([[height, width, 0, 0, height, width]], np.float32)
-        pooled = [half.pooled for half in halves if half.pooled is not None]
-        return {"text_embeds": pooled, "time_ids": [ids] * len(halves)}
+    def _step(
+        self, prepared: Prepared, step: Denoised, seconds_left: float, shared: Stopwatch, previews: bool
+    ) -> Step:
+        """What one request gets to see of a step: a preview where it is due, at last its pictures."""
+        request, clock = prepared.plan.request, prepared.clock
+        done, preview, result = step.index + 1, None, None
+        if done == step.total:
+            clock.seconds["denoise"] += shared.seconds["denoise"]
+            images = self._decode(step.latents, request, clock)
+            images = self._cut(images, request, clock)
+            result = self._result(prepared.plan, prepared.look, images, clock)
+        elif previews and request.preview_every and done % request.preview_every == 0:
+            preview = self._decode(self._foresee(step), request, clock)
+        return Step(step.index, step.total, step.timestep, seconds_left, preview, result)
 
     def _foresee(self, step: Denoised) -> Floats:
         """The clean latents that the net predicts at this step."""
@@ -330,10 +320,18 @@ class AvatarEngine:
         )
 
 
-def _no_face_models(pack: Pack) -> MissingGraph:
-    return MissingGraph(
-        f"{pack.name}: this pack has no face detector and encoder of its own; hand the embedding in "
-        "(generate(request, face_embeds=...)), or export it again with them"
+def _rows(batches: Sequence[int]) -> Iterator[slice]:
+    """Where each request's pictures lie in the batch of all."""
+    start = 0
+    for batch in batches:
+        yield slice(start, start + batch)
+        start += batch
+
+
+def _part(step: Denoised, rows: slice) -> Denoised:
+    """A step of some of the pictures."""
+    return replace(
+        step, latents=step.latents[rows], before=step.before[rows], prediction=step.prediction[rows]
     )
 
 

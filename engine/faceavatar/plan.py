@@ -27,13 +27,15 @@ Value = TypeVar("Value")
 class Plan:
     """What one run does. request: the one handed in, with nothing left None that the pack decides.
 
-    latent_shape: (C, h, w). latents: injected unit noise (B, C, h, w), or None for the seeds' own.
-    face_embeds (1, E) and face_crop (S, S, 3): a face handed in, or None for the photo's own.
+    latent_shape: (C, h, w); a cell of it is downsample pixels wide. latents: injected unit noise
+    (B, C, h, w), or None for the seeds' own. face_embeds (1, E) and face_crop (S, S, 3): a face handed in,
+    or None for the photo's own.
     """
 
     request: AvatarRequest
     seeds: tuple[int, ...]
     latent_shape: tuple[int, int, int]
+    downsample: int
     scheduler: Scheduler
     guidance_scale: float
     built_in_guidance: float
@@ -41,6 +43,11 @@ class Plan:
     latents: NDArray[np.float32] | None
     face_embeds: NDArray[np.float32] | None = None
     face_crop: NDArray[np.uint8] | None = None
+
+    @property
+    def drawn_size(self) -> tuple[int, int]:
+        """(height, width) of the picture that the latents decode to."""
+        return self.latent_shape[1] * self.downsample, self.latent_shape[2] * self.downsample
 
     @property
     def guidance(self) -> Guidance:
@@ -83,6 +90,7 @@ def make_plan(
         request=request.model_copy(update=settled),
         seeds=tuple((seed + index) % SEEDS for index in range(request.batch)),
         latent_shape=shape,
+        downsample=grain,
         scheduler=make_scheduler(scheduler, schedule, steps),
         guidance_scale=guidance_scale,
         built_in_guidance=defaults.built_in_guidance,

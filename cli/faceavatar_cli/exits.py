@@ -17,7 +17,7 @@ EXITS: Mapping[int, tuple[str, tuple[str, ...]]] = {
     0: ("done", ()),
     1: ("a check of `doctor` failed, or an error without a code of its own", ("doctor", "error")),
     2: ("a flag or its value is wrong", ("usage", "invalid_request")),
-    3: ("the photo, or the picture given to --from, cannot be read", ("unreadable_image",)),
+    3: ("the photo, or the picture given to --from, cannot be read", ("unreadable_image", "url_refused")),
     4: ("no face was found in the photo", ("no_face",)),
     5: ("there is no such pack", ("pack_not_found",)),
     6: (

@@ -173,6 +173,7 @@ class TaskAnswer(Answer):
     refID: str | None
     step: int = Field(ge=0, description="Steps done.")
     total: int = Field(ge=0, description="Steps in all; 0 until it runs.")
+    warnings: list[str] = Field(description="What the engine did otherwise than one may expect.")
     queue_position: int | None = Field(
         description="How many run before it, 0 for the next; null: not waiting."
     )

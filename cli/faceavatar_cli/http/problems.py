@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from faceavatar.errors import FaceAvatarError, InvalidRequest
+from faceavatar.errors import FaceAvatarError, InvalidRequest, UrlRefused
 
 # HTTP status -> the error codes that are answered with it.
 STATUSES: Mapping[int, tuple[str, ...]] = {
@@ -18,6 +18,7 @@ STATUSES: Mapping[int, tuple[str, ...]] = {
     403: ("forbidden",),
     404: ("not_found", "task_not_found", "pack_not_found", "output_not_found"),
     405: ("method_not_allowed",),
+    408: ("body_too_slow",),
     409: ("cancelled",),
     413: ("body_too_large",),
     415: ("unsupported_media_type",),
@@ -44,6 +45,11 @@ STATUSES: Mapping[int, tuple[str, ...]] = {
     ),
     503: ("not_ready", "provider_unavailable", "queue_unavailable", "interrupted"),
 }
+# The engine's own words name the address that a name led to: a stranger could map a network by them.
+REFUSED_URL = (
+    "this URL is not fetched: only http and https, without a user name or password, and only from public "
+    "addresses, redirects included; upload the picture instead, or have the server allow the host by name"
+)
 STATUS_OF: Mapping[str, int] = {code: status for status, codes in STATUSES.items() for code in codes}
 
 
@@ -88,6 +94,12 @@ class BodyTooLarge(ServiceError):
     code = "body_too_large"
 
 
+class BodyTooSlow(ServiceError):
+    """It did not arrive in time."""
+
+    code = "body_too_slow"
+
+
 class UnsupportedMediaType(ServiceError):
     """Neither JSON nor a form."""
 
@@ -119,6 +131,12 @@ class NotReady(ServiceError):
 
     def headers(self) -> dict[str, str]:
         return {"Retry-After": "2"}
+
+
+class Interrupted(ServiceError):
+    """The server stopped before the task was done."""
+
+    code = "interrupted"
 
 
 class Busy(ServiceError):
@@ -163,7 +181,7 @@ def problem_of(error: BaseException) -> Problem:
     """The answer to an error; one that nobody raised on purpose is told as `internal`, without its words."""
     if not isinstance(error, FaceAvatarError):
         return Problem("internal", {"message": "a fault of the server; its log says more"}, 500, {})
-    data: dict[str, Any] = {"message": str(error)}
+    data: dict[str, Any] = {"message": REFUSED_URL if isinstance(error, UrlRefused) else str(error)}
     headers: Mapping[str, str] = {}
     if isinstance(error, InvalidRequest):
         data |= {"field": error.field, "got": _plain(error.got), "allowed": error.allowed}

@@ -16,7 +16,7 @@ class Limits:
     height x width of one request.
     """
 
-    per_minute: float = 120
+    per_minute: float = 600
     body: int = 24 * MEGABYTE
     waiting: int = 64
     pixels: int = 8 * 1536 * 1536
@@ -40,7 +40,8 @@ class Settings:
     request's own. outputs: their folder. keep_seconds: how long pictures and ended tasks are kept.
     queue: tasks that may wait in all. together: most pictures in one run; gather_seconds: how long a run
     waits for company. allowed_hosts: names that may lead to addresses that are not public. webhook_secret:
-    signs what webhooks are told; None refuses webhooks.
+    signs what webhooks are told; None refuses webhooks. waiting_bytes: of requests that wait, in all.
+    image_bytes, image_pixels, fetch_seconds: most that a picture handed in may have, and its fetching take.
     """
 
     packs: tuple[str, ...] = ("toon",)
@@ -53,7 +54,11 @@ class Settings:
     outputs: Path = Path("outputs")
     keep_seconds: float = 24 * 3600
     queue: int = 256
+    waiting_bytes: int = 512 * MEGABYTE
     together: int = 8
     gather_seconds: float = 0.005
     allowed_hosts: frozenset[str] = frozenset()
     webhook_secret: str | None = field(default=None, repr=False)
+    image_bytes: int = 20 * MEGABYTE
+    image_pixels: int = 50_000_000
+    fetch_seconds: float = 20.0

@@ -7,7 +7,7 @@ They are handed the same Submission, all of it JSON, and tell the same records a
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -34,7 +34,8 @@ class TaskRecord:
 
     input: the request's echo. outputs: names in the OutputStore. error: a stable code; error_data: its
     detail, `message` among it. created, started, finished: seconds since the epoch. step of total are done.
-    position: how many tasks run before it, None where it does not wait or that is not known.
+    position: how many tasks run before it, None where it does not wait or that is not known. warnings: what
+    the engine did otherwise than one may expect, in sentences.
     """
 
     id: str
@@ -52,6 +53,7 @@ class TaskRecord:
     step: int = 0
     total: int = 0
     position: int | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def ended(self) -> bool:
@@ -64,17 +66,18 @@ class TaskRecord:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able dict, for stores and queues."""
-        return asdict(self) | {"outputs": list(self.outputs)}
+        return asdict(self) | {"outputs": list(self.outputs), "warnings": list(self.warnings)}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> TaskRecord:
         """What to_json gave."""
-        return cls(**{**fields, "outputs": tuple(fields["outputs"])})
+        lists = {name: tuple(fields.get(name, ())) for name in ("outputs", "warnings")}
+        return cls(**{**fields, **lists})
 
 
 @dataclass(frozen=True)
 class TaskEvent:
-    """Something happened to a task: its record then, and previews (PNG) where they were asked for.
+    """Something happened to a task: its record then, and previews (JPEG) where they were asked for.
 
     The first event of a stream tells how the task stands, the last has an ended record.
     """
@@ -98,7 +101,7 @@ class TaskRunner(Protocol):
         """Stop a task between two steps; one that has ended stays as it is. Gives its record, or None."""
         ...
 
-    def events(self, task_id: str) -> AsyncIterator[TaskEvent]:
+    def events(self, task_id: str) -> AsyncGenerator[TaskEvent, None]:
         """What happens to a task from now on, until it has ended. Nothing for an unknown task."""
         ...
 

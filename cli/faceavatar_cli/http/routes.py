@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -194,7 +194,7 @@ async def _hung_up(request: Request) -> None:
 
 
 async def _as_lines(
-    service: Service, events: AsyncGenerator[TaskEvent, None], base_url: str
+    service: Service, events: AsyncIterator[TaskEvent], base_url: str
 ) -> AsyncGenerator[str, None]:
     """Events in the format of text/event-stream, with a remark now and then that keeps the line open."""
     following: asyncio.Future[TaskEvent] | None = None
@@ -219,7 +219,8 @@ async def _as_lines(
             following.cancel()
             with suppress(asyncio.CancelledError, StopAsyncIteration):
                 await following
-        await events.aclose()
+        if isinstance(events, AsyncGenerator):
+            await events.aclose()
 
 
 def _data_uri(jpeg: bytes) -> str:

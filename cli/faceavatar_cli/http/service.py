@@ -65,6 +65,8 @@ class Service:
         await asyncio.gather(*self._work, return_exceptions=True)
         if self._local is not None:
             await self._local.close()
+        if self._queue is not None:
+            await self._queue.close()
         await asyncio.gather(*self._telling, return_exceptions=True)
         if self._teller is not None:
             self._teller.close()

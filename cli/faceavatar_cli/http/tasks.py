@@ -7,7 +7,7 @@ They are handed the same Submission, all of it JSON, and tell the same records a
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -101,7 +101,7 @@ class TaskRunner(Protocol):
         """Stop a task between two steps; one that has ended stays as it is. Gives its record, or None."""
         ...
 
-    def events(self, task_id: str) -> AsyncGenerator[TaskEvent, None]:
+    def events(self, task_id: str) -> AsyncIterator[TaskEvent]:
         """What happens to a task from now on, until it has ended. Nothing for an unknown task."""
         ...
 
@@ -111,6 +111,10 @@ class TaskRunner(Protocol):
 
     async def ready(self) -> str | None:
         """None where tasks can be run, else why not, in words."""
+        ...
+
+    async def close(self) -> None:
+        """The server ends; the runner is called no more."""
         ...
 
 

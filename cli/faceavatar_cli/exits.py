@@ -28,6 +28,10 @@ EXITS: Mapping[int, tuple[str, tuple[str, ...]]] = {
     8: ("an optional package is not installed", ("missing_extra",)),
     9: ("a model gave NaN or infinite values", ("numerical_error",)),
     10: ("the output cannot be written", ("cannot_write",)),
+    11: (
+        "the queue cannot be used: its broker or result store is away, or its state folder taken",
+        ("queue_unavailable", "state_in_use", "time_limit"),
+    ),
     70: ("a fault of faceavatar itself", ("internal",)),
     130: ("stopped with Ctrl-C", ("interrupted",)),
 }

@@ -42,8 +42,9 @@ STATUSES: Mapping[int, tuple[str, ...]] = {
         "cannot_write",
         "usage",
         "worker_lost",
+        "time_limit",
     ),
-    503: ("not_ready", "provider_unavailable", "queue_unavailable", "interrupted"),
+    503: ("not_ready", "provider_unavailable", "queue_unavailable", "interrupted", "state_in_use"),
 }
 # The engine's own words name the address that a name led to: a stranger could map a network by them.
 REFUSED_URL = (

@@ -19,13 +19,14 @@ class Submission:
     """A checked request and who asks.
 
     app_id is a loaded pack's name, token the name of the caller's (or "local"). base_url, without a slash at
-    its end, begins the pictures' URLs in what is told to a webhook.
+    its end, begins the pictures' URLs in what is told to a webhook. priority: 0..9, 9 first.
     """
 
     request: ImageToImage
     app_id: str
     token: str
     base_url: str
+    priority: int = 4
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from faceavatar_cli.queue.records import Records
 
 TASK = "faceavatar.draw"
-DEFAULT_PRIORITY = 4
 _MOST_PRIORITY = 9
 _CONNECT_SECONDS = 5
 _SOCKET_SECONDS = 20

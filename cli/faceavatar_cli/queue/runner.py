@@ -16,7 +16,7 @@ from faceavatar.fetch import read_remote, source_kind
 from faceavatar.image import refuse_large
 from faceavatar_cli.http.problems import Busy, QueueUnavailable
 from faceavatar_cli.http.tasks import Submission, TaskEvent, TaskRecord
-from faceavatar_cli.queue.app import DEFAULT_PRIORITY, Bell, make_app, open_records, unreachable
+from faceavatar_cli.queue.app import Bell, make_app, open_records, unreachable
 from faceavatar_cli.queue.records import NewTask, Records
 from faceavatar_cli.queue.settings import QueueSettings
 from faceavatar_cli.queue.stores import SharedStore, new_name, open_store
@@ -119,8 +119,7 @@ class CeleryRunner:
         webhook = None
         if request.webhook is not None:
             webhook = {"url": request.webhook, "base_url": submission.base_url}
-        priority = getattr(submission, "priority", DEFAULT_PRIORITY)
-        task = NewTask(first, names, work, webhook, priority, photo is not None)
+        task = NewTask(first, names, work, webhook, submission.priority, photo is not None)
         return self._take_in(task, photo)
 
     def _take_in(self, task: NewTask, photo: bytes | None) -> TaskRecord:

@@ -77,7 +77,7 @@ def read_file(path: Path, limits: Limits) -> tuple[Token, ...]:
     for number, line in enumerate(lines, 1):
         words = line.partition("#")[0].split()
         if words:
-            tokens.append(_token(words, limits, f"{path}, line {number}"))
+            tokens.append(_token(words, limits, f"line {number} of {path.name}"))
     if not tokens:
         raise InvalidRequest("tokens", str(path), "a file with one token at least")
     return _distinct(tokens, str(path))
@@ -92,7 +92,7 @@ def _token(words: Sequence[str], limits: Limits, where: str) -> Token:
         limit, _, number = word.partition("=")
         if limit not in _LIMIT_NAMES or not number.isdecimal() or int(number) < 1:
             allowed = f"{', '.join(sorted(_LIMIT_NAMES))}, each =NUMBER from 1"
-            raise InvalidRequest("tokens", f"{where}: {word}", allowed)
+            raise InvalidRequest("tokens", f"{word!r} in {where}", allowed)
         changes[limit] = int(number)
     return Token(name, digest, replace(limits, **changes))
 

@@ -44,6 +44,13 @@ def test_what_fits_is_found_behind_what_does_not() -> None:
     assert len(queue) == 2
 
 
+def test_what_is_put_in_late_takes_its_place_in_the_line() -> None:
+    queue: FairQueue[int] = FairQueue()
+    for number in (3, 1, 2):
+        queue.put("a", number, float)
+    assert list(queue) == [1, 2, 3]
+
+
 @given(arrivals)
 def test_the_place_told_is_the_place_served(callers: list[str]) -> None:
     queue = queue_of(callers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
@@ -10,7 +11,7 @@ Item = TypeVar("Item")
 
 
 class FairQueue(Generic[Item]):
-    """One line for each caller, in order of arrival; callers are served in turn."""
+    """One line for each caller; callers are served in turn."""
 
     def __init__(self) -> None:
         self._lines: dict[str, deque[Item]] = {}  # the order of the keys is the order of turns
@@ -23,9 +24,9 @@ class FairQueue(Generic[Item]):
         for line in self._lines.values():
             yield from line
 
-    def put(self, caller: str, item: Item) -> None:
-        """To the end of the caller's line."""
-        self._lines.setdefault(caller, deque()).append(item)
+    def put(self, caller: str, item: Item, order: Callable[[Item], float] = lambda item: 0.0) -> None:
+        """Into the caller's line, behind all whose order is not greater."""
+        insort(self._lines.setdefault(caller, deque()), item, key=order)
 
     def take(self, fits: Callable[[Item], bool] = lambda item: True) -> Item | None:
         """The first that fits in the line of whoever is next; that was their turn then."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 from faceavatar.engine import Prepared
@@ -20,7 +21,7 @@ class Job:
     done: asyncio.Future[TaskRecord]
     photo: bytes | None = field(default=None, repr=False)  # fetched, and not yet prepared
     prepared: Prepared | None = None
-    arrived: float = 0.0
+    number: int = field(default_factory=count().__next__)  # of its arrival
     listeners: set[asyncio.Queue[TaskEvent]] = field(default_factory=set)
 
     @property

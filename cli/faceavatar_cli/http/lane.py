@@ -29,6 +29,7 @@ FETCHERS = 16  # pictures fetched at once
 FETCHERS_A_CALLER = 4  # a caller with slow URLs leaves threads for others
 PREPARERS = 2
 ENCODERS = 2
+AHEAD = 16  # so many stand prepared at least; what more come wait as small as they came
 _OWN_STAGES = ("load_image", "detect", "embed", "text", "decode", "matting")
 
 
@@ -86,7 +87,7 @@ class Lane:
             self._coming.add(job)
             self._start(self._fetch(job))
         else:
-            self._fetched.put(job.caller, job)
+            self._fetched.put(job.caller, job, _arrival)
             self._to_prepare.set()
 
     def drop(self, job: Job) -> None:
@@ -137,13 +138,13 @@ class Lane:
                 self._coming.discard(job)
                 self._shop.metrics.stage(self._name, "fetch", time.perf_counter() - start)
         if not job.stopped:
-            self._fetched.put(job.caller, job)
+            self._fetched.put(job.caller, job, _arrival)
             self._to_prepare.set()
 
     async def _prepare_all(self) -> None:
         """Prepares whoever's turn it is, as long as not too many stand prepared."""
         while True:
-            ahead = 4 * self._shop.settings.together
+            ahead = max(AHEAD, 2 * self._shop.settings.together)
             job = self._fetched.take() if len(self._ready) < ahead else None
             if job is None:
                 self._to_prepare.clear()
@@ -159,7 +160,7 @@ class Lane:
                 self._preparing -= 1
             if not job.stopped:
                 job.photo, job.prepared = None, prepared
-                self._ready.put(job.caller, job)
+                self._ready.put(job.caller, job, _arrival)
                 self._to_draw.set()
 
     def _prepare(self, job: Job) -> Prepared:
@@ -288,6 +289,10 @@ class Lane:
             for job in line:
                 if job.listeners:
                     job.change(position=self.position(job))
+
+
+def _arrival(job: Job) -> int:
+    return job.number
 
 
 def _fit(first: Job, room: int, other: Job) -> bool:

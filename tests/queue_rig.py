@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from redis import Redis
+from redis.exceptions import ConnectionError as NotThere
 
 from faceavatar_cli.http.contract import ImageToImage
 from faceavatar_cli.http.tasks import Submission, TaskRecord
@@ -112,25 +113,36 @@ class Queue:
 
     def said(self, number: int = 0) -> str:
         """What a worker said so far."""
-        return (self.folder / f"worker-{number}.log").read_text(errors="replace")
+        log = self.folder / f"worker-{number}.log"
+        return log.read_text(errors="replace") if log.exists() else ""
 
     def record(self, task_id: str) -> TaskRecord:
         record = self.records.record(task_id)
         assert record is not None
         return record
 
-    def drawing(self, task_id: str, steps: int = 3) -> TaskRecord:
-        """Wait until a task is in the middle of its steps."""
-        return until(
-            lambda: record if (record := self.record(task_id)).step >= steps else None,
-            f"step {steps} of {task_id}: {self.said()}",
-        )
+    def drawing(self, task_id: str, steps: int = 3, attempt: int = 1) -> TaskRecord:
+        """Wait until a task is in the middle of its steps, at this attempt."""
+
+        def look() -> TaskRecord | None:
+            if int(self.client.hget(f"faceavatar:task:{task_id}", "attempts") or 0) < attempt:
+                return None
+            record = self.record(task_id)
+            return record if record.status == "running" and record.step >= steps else None
+
+        return until(look, f"step {steps} of {task_id}: {self.said()}")
 
     def ended(self, task_id: str) -> TaskRecord:
-        """Wait until a task has ended."""
-        return until(
-            lambda: record if (record := self.record(task_id)).ended else None, f"the end of {task_id}"
-        )
+        """Wait until a task has ended; the broker may be away meanwhile."""
+
+        def look() -> TaskRecord | None:
+            try:
+                record = self.record(task_id)
+            except NotThere:
+                return None
+            return record if record.ended else None
+
+        return until(look, f"the end of {task_id}: {self.said()}")
 
     def pictures(self) -> list[str]:
         """The names of all pictures that are there."""
@@ -157,8 +169,6 @@ def start_redis(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
 
 
 def answers(url: str) -> bool:
-    from redis.exceptions import ConnectionError as NotThere
-
     try:
         with Redis.from_url(url) as client:
             return bool(client.ping())

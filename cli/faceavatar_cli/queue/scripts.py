@@ -149,18 +149,32 @@ return 1
 """
 )
 
-# "", how much earlier to ring (ms), ms until the next try if this one dies -> ids whose bell has to be rung
+# "", how much earlier to ring (ms), ms until the next try if this one dies -> ids whose bell has to be rung.
+# Earlier only where a message was sent once: until then a photo may still be on its way to its store.
 DUE_BELLS = (
     _COMMON
     + """
-local due = redis.call('ZRANGEBYSCORE', P .. ':bells', '-inf', after(ARGV[2]), 'LIMIT', 0, 100)
-for _, waiting in ipairs(due) do redis.call('ZADD', P .. ':bells', 'XX', after(ARGV[3]), waiting) end
+local found = redis.call('ZRANGEBYSCORE', P .. ':bells', '-inf', after(ARGV[2]), 'WITHSCORES', 'LIMIT', 0, 100)
+local due = {}
+for index = 1, #found, 2 do
+    local waiting = found[index]
+    if tonumber(found[index + 1]) <= now or redis.call('HEXISTS', P .. ':task:' .. waiting, 'sent') == 1 then
+        due[#due + 1] = waiting
+        redis.call('ZADD', P .. ':bells', 'XX', after(ARGV[3]), waiting)
+    end
+end
 return due
 """
 )
 
 # id, ms -> nothing; the bell was rung, and is rung again after so long
-RUNG = _COMMON + "redis.call('ZADD', P .. ':bells', 'XX', after(ARGV[2]), id)"
+RUNG = (
+    _COMMON
+    + """
+if redis.call('EXISTS', task) == 1 then redis.call('HSET', task, 'sent', 1) end
+redis.call('ZADD', P .. ':bells', 'XX', after(ARGV[2]), id)
+"""
+)
 
 # "" -> ids and owners of what runs; those whose worker has been silent for too long come first, marked 1
 RUNNING = (

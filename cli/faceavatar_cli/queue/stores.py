@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -108,10 +109,12 @@ class SharedFolder(FolderStore):
         self._photo(task_id).unlink(missing_ok=True)
 
     def expire(self, seconds: float) -> int:
-        """Pictures, and photos of tasks that somebody lost."""
-        for path in (self.folder / PHOTOS).glob("*"):
-            if path.stat().st_mtime < time.time() - 2 * seconds:
-                path.unlink(missing_ok=True)
+        """Pictures; photos of tasks that somebody lost; what was half written when its writer died."""
+        before = time.time() - 2 * seconds
+        for path in (*(self.folder / PHOTOS).glob("*"), *self.folder.glob(".*.png.*")):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < before:
+                    path.unlink()
         return super().expire(seconds)
 
     def _photo(self, task_id: str) -> Path:
@@ -134,5 +137,6 @@ def _write(path: Path, content: bytes, mode: int = 0o777) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        half.unlink(missing_ok=True)
+        with suppress(OSError):
+            half.unlink(missing_ok=True)
         raise cannot_write(path.parent, error) from error

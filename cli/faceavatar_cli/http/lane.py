@@ -98,13 +98,16 @@ class Lane:
 
     def position(self, job: Job) -> int | None:
         """How many are served before it, as things stand; None where it is served already."""
+        if job.record.status != "queued":
+            return None
         place = self._ready.position(job.caller, job)
         if place is not None:
             return place
+        before = len(self._ready) + self._preparing
         place = self._fetched.position(job.caller, job)
         if place is not None:
-            return len(self._ready) + self._preparing + place
-        return len(self._ready) + self._preparing + len(self._fetched) if job in self._coming else None
+            return before + place
+        return before + len(self._fetched) if job in self._coming else 0
 
     def waiting(self) -> int:
         """How many wait."""

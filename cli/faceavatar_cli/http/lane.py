@@ -70,7 +70,7 @@ class Lane:
         self._coming: set[Job] = set()  # being fetched
         self._fetched: FairQueue[Job] = FairQueue()
         self._ready: FairQueue[Job] = FairQueue()
-        self._preparing = 0
+        self._preparing: set[Job] = set()
         self._to_prepare, self._to_draw = asyncio.Event(), asyncio.Event()
         self._fetching: dict[str, asyncio.Semaphore] = {}
         self._preparers = ThreadPoolExecutor(PREPARERS, thread_name_prefix="prepare")
@@ -103,7 +103,9 @@ class Lane:
         place = self._ready.position(job.caller, job)
         if place is not None:
             return place
-        before = len(self._ready) + self._preparing
+        if job in self._preparing:
+            return len(self._ready) + sum(other.number < job.number for other in self._preparing)
+        before = len(self._ready) + len(self._preparing)
         place = self._fetched.position(job.caller, job)
         if place is not None:
             return before + place
@@ -111,7 +113,7 @@ class Lane:
 
     def waiting(self) -> int:
         """How many wait."""
-        return len(self._ready) + len(self._fetched) + len(self._coming) + self._preparing
+        return len(self._ready) + len(self._fetched) + len(self._coming) + len(self._preparing)
 
     async def close(self) -> None:
         """Stop all work; jobs that have not ended stay as they are."""
@@ -153,14 +155,14 @@ class Lane:
                 self._to_prepare.clear()
                 await self._to_prepare.wait()
                 continue
-            self._preparing += 1
+            self._preparing.add(job)
             try:
                 prepared = await _in(self._preparers, self._prepare, job)
             except Exception as error:
                 self._fail(job, error)
                 continue
             finally:
-                self._preparing -= 1
+                self._preparing.discard(job)
             if not job.stopped:
                 job.photo, job.prepared = None, prepared
                 self._ready.put(job.caller, job, _arrival)

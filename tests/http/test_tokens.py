@@ -218,7 +218,8 @@ def test_a_variable_that_is_wrong_is_refused_without_its_secrets(text: str) -> N
     ("line", "words"),
     [
         ("joe:abc", "line 1.*64 hex digits"),
-        (f"joe:{'0' * 64} speed=3", "speed=3.*body, per_minute, pixels, waiting"),
+        (f"joe:{'0' * 64} speed=3", "speed=3.*body, per_minute, pixels, priority, waiting"),
+        (f"joe:{'0' * 64} priority=10", "priority=10.*priority 1..9"),
         (f"joe:{'0' * 64} body=0", "body=0.*from 1"),
         (f"joe:{'0' * 64}\njoe:{'1' * 64}", "names that differ"),
         (f"local:{'0' * 64}", "none of them `local`"),

@@ -24,7 +24,7 @@ def add(queue: Queue) -> Add:
     def take(name: str, priority: int = 4, **more: object) -> str:
         first = TaskRecord(name, "toon", "mine", "local", "queued", {"batch": 1}, created=0.0)
         task = NewTask(first, (f"{name}.png",), {"do": name}, None, priority, photo=False)
-        assert queue.records.submit(replace(task, **more)) is not None  # type: ignore[arg-type]
+        assert queue.records.submit(replace(task, **more)) == "taken"  # type: ignore[arg-type]
         return name
 
     return take
@@ -54,9 +54,35 @@ def test_no_more_wait_than_may(queue: Queue, add: Add) -> None:
     add("a")
     few = with_settings(queue, limit=1)
     first = TaskRecord("b", "toon", None, "local", "queued", {}, created=0.0)
-    assert few.submit(NewTask(first, (), {}, None, 4, photo=False)) is None
+    assert few.submit(NewTask(first, (), {}, None, 4, photo=False)) == "full"
     assert few.record("b") is None
     assert few.waiting() == 1
+
+
+def test_no_more_of_a_token_wait_or_run_than_may_and_room_comes_when_one_ends(queue: Queue, add: Add) -> None:
+    def third(most: int, token: str = "local") -> str:
+        first = TaskRecord(f"c{most}", "toon", None, token, "queued", {}, created=0.0)
+        return queue.records.submit(NewTask(first, (), {}, None, 4, photo=False, most=most))
+
+    add("a"), add("b")
+    queue.records.claim("a", "me")
+    assert third(2) == "enough"
+    assert third(3, "another") == "taken"
+    queue.records.complete("a", "me", [])
+    assert third(2) == "taken"
+    for name in ("b", "c2", "c3"):
+        queue.records.cancel(name)
+        queue.records.cancel(name)
+    queue.records.forget("a")
+    assert queue.client.hgetall("faceavatar:held") == {}
+
+
+def test_a_task_that_is_taken_in_again_since_the_answer_was_lost_counts_once(queue: Queue, add: Add) -> None:
+    add("a"), add("a")
+    assert queue.client.hget("faceavatar:held", "local") == b"1"
+    assert queue.records.waiting() == 1
+    queue.records.forget("a")
+    assert queue.client.hgetall("faceavatar:held") == {}
 
 
 def test_places_follow_priority_and_then_arrival(queue: Queue, add: Add) -> None:

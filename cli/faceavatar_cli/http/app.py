@@ -21,7 +21,7 @@ from faceavatar_cli.http.problems import Problem, problem_of
 from faceavatar_cli.http.routes import router
 from faceavatar_cli.http.service import Service
 from faceavatar_cli.http.settings import Settings
-from faceavatar_cli.http.tasks import OutputStore, TaskRunner
+from faceavatar_cli.http.tasks import OutputStore, QueueRunner
 
 _METHODS = frozenset({"GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH"})
 _CODES = {404: "not_found", 405: "method_not_allowed"}
@@ -32,7 +32,7 @@ def create_app(
     settings: Settings | None = None,
     engines: Mapping[str, AvatarEngine] | None = None,
     store: OutputStore | None = None,
-    queue: TaskRunner | None = None,
+    queue: QueueRunner | None = None,
 ) -> FastAPI:
     """The service.
 

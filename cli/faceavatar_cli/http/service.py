@@ -20,7 +20,7 @@ from faceavatar_cli.http.problems import NotReady, TaskNotFound
 from faceavatar_cli.http.rates import Rates
 from faceavatar_cli.http.settings import Limits, Settings, Token
 from faceavatar_cli.http.store import FolderStore
-from faceavatar_cli.http.tasks import OutputStore, Submission, TaskRecord, TaskRunner
+from faceavatar_cli.http.tasks import OutputStore, QueueRunner, Submission, TaskRecord, TaskRunner
 from faceavatar_cli.http.tokens import Keyring
 from faceavatar_cli.http.webhook import Teller
 
@@ -36,7 +36,7 @@ class Service:
         settings: Settings,
         engines: Mapping[str, AvatarEngine] | None,
         store: OutputStore | None,
-        queue: TaskRunner | None,
+        queue: QueueRunner | None,
     ) -> None:
         self.settings, self._given, self._queue = settings, engines, queue
         self.store: OutputStore = store or FolderStore(settings.outputs)
@@ -57,6 +57,8 @@ class Service:
         else:
             self._work.append(asyncio.create_task(self._load()))
         self._work.append(asyncio.create_task(self._sweep()))
+        if self._queue is not None and self._teller is not None:
+            self._work.append(asyncio.create_task(self._queue.tell_ended(self._deliver)))
 
     async def close(self) -> None:
         """Stop; tasks in memory end as interrupted."""
@@ -102,7 +104,8 @@ class Service:
 
     async def submit(self, asked: ImageToImage, app_id: str, token: Token, base_url: str) -> TaskRecord:
         """Take a checked request in: to the queue if it asks for that, else to this process."""
-        submission = Submission(asked, app_id, token.name, base_url)
+        limits = token.limits
+        submission = Submission(asked, app_id, token.name, base_url, limits.priority, limits.waiting)
         runner = self._queue if asked.celery and self._queue is not None else self._runner
         return await runner.submit(submission)
 
@@ -166,6 +169,11 @@ class Service:
 
     async def _tell(self, teller: Teller, url: str, submission: Submission, record: TaskRecord) -> None:
         teller.tell(url, await self.answer(record, submission.base_url))
+
+    async def _deliver(self, record: TaskRecord, url: str, base_url: str) -> None:
+        """Tell of a task of the queue; returns once it is told or cannot be."""
+        if self._teller is not None:
+            await self._teller.delivered(url, await self.answer(record, base_url))
 
     async def _sweep(self) -> None:
         """Old pictures go."""

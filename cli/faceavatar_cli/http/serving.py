@@ -16,7 +16,7 @@ from faceavatar.fetch import Rules
 from faceavatar_cli.http.app import create_app
 from faceavatar_cli.http.callers import is_loopback
 from faceavatar_cli.http.settings import MEGABYTE, Limits, Settings, Token
-from faceavatar_cli.http.tasks import OutputStore, TaskRunner
+from faceavatar_cli.http.tasks import OutputStore, QueueRunner
 from faceavatar_cli.http.tokens import VARIABLE, read_file, read_variable
 
 WEBHOOK_VARIABLE = "FACEAVATAR_WEBHOOK_SECRET"
@@ -112,7 +112,7 @@ class Serving:
             yield door
 
     @contextmanager
-    def _queue(self, say: Callable[[str], object]) -> Iterator[tuple[TaskRunner | None, OutputStore | None]]:
+    def _queue(self, say: Callable[[str], object]) -> Iterator[tuple[QueueRunner | None, OutputStore | None]]:
         """The queue's runner and its store; neither where tasks are queued in memory."""
         queueing = self.queueing
         if queueing.memory:

@@ -13,13 +13,14 @@ class Limits:
     """What one token may do.
 
     per_minute: requests for pictures; body: bytes; waiting: tasks that wait or run at once; pixels: batch x
-    height x width of one request.
+    height x width of one request. priority: 0..9, 9 first, of its tasks in the queue of `celery: true`.
     """
 
     per_minute: float = 600
     body: int = 24 * MEGABYTE
     waiting: int = 64
     pixels: int = 8 * 1536 * 1536
+    priority: int = 4
 
 
 @dataclass(frozen=True)

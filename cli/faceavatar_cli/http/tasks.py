@@ -7,7 +7,7 @@ They are handed the same Submission, all of it JSON, and tell the same records a
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -19,7 +19,8 @@ class Submission:
     """A checked request and who asks.
 
     app_id is a loaded pack's name, token the name of the caller's (or "local"). base_url, without a slash at
-    its end, begins the pictures' URLs in what is told to a webhook. priority: 0..9, 9 first.
+    its end, begins the pictures' URLs in what is told to a webhook. priority: 0..9, 9 first,
+    in the queue of `celery: true`. waiting: how many of the token's tasks may wait or run there at once.
     """
 
     request: ImageToImage
@@ -27,6 +28,7 @@ class Submission:
     token: str
     base_url: str
     priority: int = 4
+    waiting: int = 64
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,17 @@ class TaskRunner(Protocol):
 
     async def close(self) -> None:
         """The server ends; the runner is called no more."""
+        ...
+
+
+class QueueRunner(TaskRunner, Protocol):
+    """A TaskRunner whose tasks outlive it, and may end while another server runs."""
+
+    async def tell_ended(self, tell: Callable[[TaskRecord, str, str], Awaitable[object]]) -> None:
+        """Call tell(record, webhook, base_url) for each ended task whose caller wants that, until cancelled.
+
+        Once for each task among all servers, but again where a server died over it.
+        """
         ...
 
 

@@ -18,6 +18,7 @@ from faceavatar_cli.http.settings import Limits, Token
 
 VARIABLE = "FACEAVATAR_TOKENS"
 SHORTEST_SECRET = 16
+HIGHEST_PRIORITY = 9
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _LIMIT_NAMES = {limit.name for limit in fields(Limits)}
@@ -67,7 +68,8 @@ def read_variable(text: str, limits: Limits) -> tuple[Token, ...]:
 def read_file(path: Path, limits: Limits) -> tuple[Token, ...]:
     """Tokens of a file: a line `name:sha256 [limit=number ...]` for each, # begins a remark.
 
-    A line's limits (per_minute, body, waiting, pixels) take the place of the server's. Raises InvalidRequest.
+    A line's limits (per_minute, body, waiting, pixels, priority) take the place of the server's. Raises
+    InvalidRequest.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -93,6 +95,8 @@ def _token(words: Sequence[str], limits: Limits, where: str) -> Token:
         if limit not in _LIMIT_NAMES or not number.isdecimal() or int(number) < 1:
             allowed = f"{', '.join(sorted(_LIMIT_NAMES))}, each =NUMBER from 1"
             raise InvalidRequest("tokens", f"{word!r} in {where}", allowed)
+        if limit == "priority" and int(number) > HIGHEST_PRIORITY:
+            raise InvalidRequest("tokens", f"{word!r} in {where}", f"priority 1..{HIGHEST_PRIORITY}")
         changes[limit] = int(number)
     return Token(name, digest, replace(limits, **changes))
 

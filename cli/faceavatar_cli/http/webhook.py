@@ -6,6 +6,7 @@ time can be forged, and an old answer is known as one.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import logging
@@ -82,6 +83,11 @@ class Teller:
     def tell(self, url: str, answer: Answer) -> None:
         """Begin a delivery."""
         self.threads.submit(deliver, url, answer, self.secret, self.allowed_hosts)
+
+    async def delivered(self, url: str, answer: Answer) -> bool:
+        """Deliver and wait for it; whether it was taken."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.threads, deliver, url, answer, self.secret, self.allowed_hosts)
 
     def close(self) -> None:
         """What has begun is finished, what waits is not begun."""

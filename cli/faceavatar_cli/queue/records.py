@@ -19,6 +19,7 @@ from faceavatar_cli.queue import scripts
 from faceavatar_cli.queue.settings import QueueSettings
 
 Claim = Literal["claimed", "gone", "busy", "ended"]
+Taken = Literal["taken", "full", "enough"]
 Going = Literal["on", "cancel", "lost"]
 
 # A message has to be sent within so long after a task was taken in, its photo stored: else a sweep sends it.
@@ -36,7 +37,7 @@ class NewTask:
 
     record: its first record. names: of its pictures to be, one for each. work: what the worker needs, JSON.
     webhook: whom to tell when it has ended, JSON, or None. priority: 0..9, 9 first. photo: whether one is
-    about to lie in the output store.
+    about to lie in the output store. most: how many of its token may wait or run at once.
     """
 
     record: TaskRecord
@@ -45,6 +46,7 @@ class NewTask:
     webhook: Mapping[str, Any] | None
     priority: int
     photo: bool
+    most: int = 64
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ class Records:
         self._settings = settings
         self._prefix = settings.prefix
 
-    def submit(self, task: NewTask) -> TaskRecord | None:
-        """Take a task in; its record, or None where as many wait as may."""
+    def submit(self, task: NewTask) -> Taken:
+        """Take a task in, unless as many wait as may, or as many of its token."""
         fixed = {
             "id": task.record.id,
             "app_id": task.record.app_id,
@@ -82,7 +84,7 @@ class Records:
             "input": dict(task.record.input),
             "names": list(task.names),
         }
-        taken = self._run(
+        word: Taken = self._run(
             scripts.SUBMIT,
             task.record.id,
             self._settings.limit,
@@ -92,8 +94,10 @@ class Records:
             "" if task.webhook is None else json.dumps(task.webhook),
             json.dumps(fixed),
             json.dumps(task.work),
-        )
-        return None if taken is None else self.record(task.record.id)
+            task.record.token,
+            task.most,
+        ).decode()
+        return word
 
     def record(self, task_id: str) -> TaskRecord | None:
         """How a task stands, and its place in the queue."""
@@ -192,11 +196,7 @@ class Records:
 
     def forget(self, task_id: str) -> None:
         """Remove all of a task."""
-        with self._client.pipeline() as pipe:
-            pipe.delete(self._task(task_id), self._key("previews", task_id))
-            for name in ("queued", "bells", "running", "ended", "webhooks"):
-                pipe.zrem(self._key(name), task_id)
-            pipe.execute()
+        self._run(scripts.FORGET, task_id)
 
     def photos(self) -> list[str]:
         """Tasks whose photo lies in the output store although nobody needs it any more."""

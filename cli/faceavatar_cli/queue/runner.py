@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -27,6 +28,8 @@ THREADS = 8
 NO_PREVIEWS: tuple[bytes, ...] = ()
 _POLL_SECONDS = 0.2
 _ROOM_AFTER_SECONDS = 5.0
+_TELL_SECONDS = 1.0
+_TELL_AGAIN_SECONDS = 300.0  # longer than all tries of one delivery
 # A data URI's place in the record; the photo itself lies in the output store until the task has ended.
 _STORED = "data:,"
 
@@ -100,6 +103,18 @@ class CeleryRunner:
             return str(error)
         return None if workers else "no worker is there: start one with `faceavatar worker`"
 
+    async def tell_ended(self, tell: Callable[[TaskRecord, str, str], Awaitable[object]]) -> None:
+        """Webhooks; a result store that is away for a while is waited for."""
+        while True:
+            try:
+                due = await self._in_thread(lambda: self._records.due_webhooks(_TELL_AGAIN_SECONDS))
+                for record, webhook in due:
+                    await tell(record, webhook["url"], webhook["base_url"])
+                    await self._in_thread(partial(self._records.told, record.id))
+            except QueueUnavailable as error:
+                log.warning("webhooks wait: %s", error)
+            await asyncio.sleep(_TELL_SECONDS)
+
     def _submit(self, submission: Submission) -> TaskRecord:
         request = submission.request
         if request.seed is None:  # drawn here, so that a task that is begun twice makes the same pictures
@@ -119,25 +134,29 @@ class CeleryRunner:
         webhook = None
         if request.webhook is not None:
             webhook = {"url": request.webhook, "base_url": submission.base_url}
-        task = NewTask(first, names, work, webhook, submission.priority, photo is not None)
+        task = NewTask(
+            first, names, work, webhook, submission.priority, photo is not None, submission.waiting
+        )
         return self._take_in(task, photo)
 
     def _take_in(self, task: NewTask, photo: bytes | None) -> TaskRecord:
         """Record, photo, message, in this order: what is left of a crash in between is swept up."""
-        record = self._records.submit(task)
-        if record is None:
-            limit = self._settings.limit
-            raise Busy(
-                f"{limit} tasks wait already, which is the limit; try again later", _ROOM_AFTER_SECONDS
-            )
+        task_id, taken = task.record.id, self._records.submit(task)
+        if taken == "full":
+            raise Busy(f"{self._settings.limit} tasks wait already, the most that may", _ROOM_AFTER_SECONDS)
+        if taken == "enough":
+            raise Busy(f"{task.most} tasks of yours wait or run, the most that may", _ROOM_AFTER_SECONDS)
         try:
             if photo is not None:
-                self.store.keep_photo(record.id, photo)
-            self._bell.ring(record.id, record.app_id, task.priority)
+                self.store.keep_photo(task_id, photo)
+            self._bell.ring(task_id, task.record.app_id, task.priority)
         except Exception:
-            self._records.forget(record.id)  # its caller is told that there is no task
+            self._records.forget(task_id)  # its caller is told that there is no task
             raise
-        self._records.rung(record.id)
+        self._records.rung(task_id)
+        record = self._records.record(task_id)
+        if record is None:
+            raise QueueUnavailable(f"task {task_id} is gone from the result store; does it evict keys?")
         return record
 
     async def _in_thread(self, work: Callable[[], Got]) -> Got:

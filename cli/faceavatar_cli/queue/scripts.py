@@ -9,6 +9,7 @@ Keys, all under one prefix P:
     P:ended       ended tasks, by the time (ms) at which they are forgotten
     P:photos      tasks whose photo lies in the output store
     P:webhooks    ended tasks whose caller has not been told yet, by the time (ms) of the next try
+    P:held        hash: how many tasks of each token wait or run
     P:workers     workers, by the time (ms) until which they count as alive
 
 All times are the store's own, so that the clocks of servers and workers do not matter. Every script takes
@@ -24,10 +25,17 @@ local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local function seconds() return string.format('%.3f', now / 1000) end
 local function after(ms) return string.format('%.0f', now + tonumber(ms)) end
+local function let_go()
+    local token = redis.call('HGET', task, 'token')
+    if token and redis.call('HINCRBY', P .. ':held', token, -1) <= 0 then
+        redis.call('HDEL', P .. ':held', token)
+    end
+end
 local function finish(status, outputs, error, data, keep)
     redis.call('HSET', task, 'status', status, 'outputs', outputs, 'error', error, 'error_data', data,
                'finished', seconds())
     redis.call('HDEL', task, 'owner', 'cancel', 'work')
+    let_go()
     redis.call('ZREM', P .. ':queued', id)
     redis.call('ZREM', P .. ':bells', id)
     redis.call('ZREM', P .. ':running', id)
@@ -50,19 +58,22 @@ end
 """
 
 # id, limit, priority 0..9 (9 first), ms until a message is sent if nobody has, photo 0 | 1, webhook or "",
-# fixed, work -> when it was taken in (s), or nil where the queue is full
+# fixed, work, token, most of that token -> "taken", "full" or "enough"
 SUBMIT = (
     _COMMON
     + """
-if redis.call('ZCARD', P .. ':queued') >= tonumber(ARGV[2]) then return nil end
+if redis.call('EXISTS', task) == 1 then return 'taken' end  -- the answer was lost on its way
+if redis.call('ZCARD', P .. ':queued') >= tonumber(ARGV[2]) then return 'full' end
+if tonumber(redis.call('HGET', P .. ':held', ARGV[9]) or 0) >= tonumber(ARGV[10]) then return 'enough' end
+redis.call('HINCRBY', P .. ':held', ARGV[9], 1)
 local rank = string.format('%.0f', (9 - tonumber(ARGV[3])) * 1e12 + redis.call('INCR', P .. ':seq'))
 redis.call('HSET', task, 'status', 'queued', 'created', seconds(), 'rank', rank, 'priority', ARGV[3],
-           'attempts', 0, 'fixed', ARGV[7], 'work', ARGV[8])
+           'attempts', 0, 'fixed', ARGV[7], 'work', ARGV[8], 'token', ARGV[9])
 if ARGV[6] ~= '' then redis.call('HSET', task, 'webhook', ARGV[6]) end
 redis.call('ZADD', P .. ':queued', rank, id)
 redis.call('ZADD', P .. ':bells', after(ARGV[4]), id)
 if ARGV[5] == '1' then redis.call('SADD', P .. ':photos', id) end
-return seconds()
+return 'taken'
 """
 )
 
@@ -154,7 +165,8 @@ return 1
 DUE_BELLS = (
     _COMMON
     + """
-local found = redis.call('ZRANGEBYSCORE', P .. ':bells', '-inf', after(ARGV[2]), 'WITHSCORES', 'LIMIT', 0, 100)
+local until_then = after(ARGV[2])
+local found = redis.call('ZRANGEBYSCORE', P .. ':bells', '-inf', until_then, 'WITHSCORES', 'LIMIT', 0, 100)
 local due = {}
 for index = 1, #found, 2 do
     local waiting = found[index]
@@ -215,5 +227,18 @@ DUE_WEBHOOKS = (
 local due = redis.call('ZRANGEBYSCORE', P .. ':webhooks', '-inf', now, 'LIMIT', 0, 20)
 for _, ended in ipairs(due) do redis.call('ZADD', P .. ':webhooks', 'XX', after(ARGV[2]), ended) end
 return due
+"""
+)
+
+# id -> nothing; all of a task is gone
+FORGET = (
+    _COMMON
+    + """
+local status = redis.call('HGET', task, 'status')
+if status == 'queued' or status == 'running' then let_go() end
+redis.call('DEL', task, P .. ':previews:' .. id)
+for _, name in ipairs({'queued', 'bells', 'running', 'ended', 'webhooks'}) do
+    redis.call('ZREM', P .. ':' .. name, id)
+end
 """
 )

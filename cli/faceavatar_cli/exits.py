@@ -32,6 +32,14 @@ EXITS: Mapping[int, tuple[str, tuple[str, ...]]] = {
         "the queue cannot be used: its broker or result store is away, or its state folder taken",
         ("queue_unavailable", "state_in_use", "time_limit"),
     ),
+    12: (
+        "a service over HTTP refused, or cannot be reached",
+        (
+            *("service_error", "service_unavailable", "timed_out", "unauthorized", "forbidden", "cancelled"),
+            *("rate_limited", "queue_full", "not_ready", "task_not_found", "output_not_found"),
+            *("unreadable_body", "body_too_large", "body_too_slow", "unsupported_media_type"),
+        ),
+    ),
     70: ("a fault of faceavatar itself", ("internal",)),
     130: ("stopped with Ctrl-C", ("interrupted",)),
 }

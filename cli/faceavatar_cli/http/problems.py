@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from faceavatar.errors import FaceAvatarError, InvalidRequest, UrlRefused
+from faceavatar.errors import FaceAvatarError, InvalidRequest, MissingExtra, NumericalError, UrlRefused
 
 # HTTP status -> the error codes that are answered with it.
 STATUSES: Mapping[int, tuple[str, ...]] = {
@@ -186,6 +186,10 @@ def problem_of(error: BaseException) -> Problem:
     headers: Mapping[str, str] = {}
     if isinstance(error, InvalidRequest):
         data |= {"field": error.field, "got": _plain(error.got), "allowed": error.allowed}
+    if isinstance(error, NumericalError):
+        data |= {"stage": error.stage, "step": error.step}
+    if isinstance(error, MissingExtra):
+        data |= {"extra": error.extra, "package": error.package}
     if isinstance(error, ServiceError):
         data |= error.more
         headers = error.headers()

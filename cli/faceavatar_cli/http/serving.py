@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -81,6 +83,9 @@ class Serving:
 
     def run(self, say: Callable[[str], object]) -> None:
         """Serves until it is told to stop. Raises InvalidRequest, MissingExtra, QueueUnavailable."""
+        # uvicorn ends by raising the signal that stopped it once more: unheard, it would end this process
+        # before the queue beneath it was closed.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         with self._listening() as door, self._queue(say) as (queue, store):
             app = create_app(self.settings, store=store, queue=queue)
             host, port = door.getsockname()[:2]

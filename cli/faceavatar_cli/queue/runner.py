@@ -146,6 +146,9 @@ class CeleryRunner:
             raise Busy(f"{self._settings.limit} tasks wait already, the most that may", _ROOM_AFTER_SECONDS)
         if taken == "enough":
             raise Busy(f"{task.most} tasks of yours wait or run, the most that may", _ROOM_AFTER_SECONDS)
+        record = self._records.record(task_id)
+        if record is None:
+            raise QueueUnavailable(f"task {task_id} is gone from the result store; does it evict keys?")
         try:
             if photo is not None:
                 self.store.keep_photo(task_id, photo)
@@ -154,9 +157,6 @@ class CeleryRunner:
             self._records.forget(task_id)  # its caller is told that there is no task
             raise
         self._records.rung(task_id)
-        record = self._records.record(task_id)
-        if record is None:
-            raise QueueUnavailable(f"task {task_id} is gone from the result store; does it evict keys?")
         return record
 
     async def _in_thread(self, work: Callable[[], Got]) -> Got:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from faceavatar.errors import InvalidRequest
+from faceavatar.errors import InvalidRequest, MissingExtra
 from faceavatar_cli.exits import debug_option, epilog
 from faceavatar_cli.queue.settings import (
     BROKER_VARIABLE,
@@ -15,6 +15,8 @@ from faceavatar_cli.queue.settings import (
     STATE_VARIABLE,
     from_environment,
 )
+
+_FLAGS = {"keep_seconds": "keep", "task_seconds": "task-seconds"}
 
 
 @click.command(epilog=epilog())
@@ -69,8 +71,10 @@ def worker(
 
     Ends with Ctrl-C or SIGTERM; a task that is drawn then is put back between two steps.
     """
-    from faceavatar_cli.queue.join import Joining, join
-
+    try:
+        from faceavatar_cli.queue.join import Joining, join
+    except ModuleNotFoundError as error:
+        raise MissingExtra("queue", error.name or "celery") from error
     joining = Joining(
         broker or from_environment(BROKER_VARIABLE),
         results or from_environment(RESULTS_VARIABLE),
@@ -81,7 +85,8 @@ def worker(
     try:
         code = join(joining, packs or ("toon",), provider, threads, pool, hosts)
     except InvalidRequest as error:
-        raise InvalidRequest(f"--{error.field}", error.got, error.allowed) from None
+        flag = _FLAGS.get(error.field, error.field)
+        raise InvalidRequest(f"--{flag}", error.got, error.allowed) from None
     context.exit(code)
 
 

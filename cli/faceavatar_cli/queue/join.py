@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path
 import click
 
 from faceavatar.errors import InvalidRequest
+from faceavatar_cli.queue.local import local_settings
 from faceavatar_cli.queue.settings import QueueSettings, queue_settings
 
 
@@ -26,8 +28,6 @@ class Joining:
 
     def settings(self) -> QueueSettings:
         """Raises InvalidRequest."""
-        from faceavatar_cli.queue.local import local_settings
-
         if self.broker is None and self.state is not None:
             return local_settings(self.state, self.outputs, **self.limits)
         if self.broker is None:
@@ -68,6 +68,8 @@ def join(
     _log_to_stderr()
     names = ", ".join(f"{pack.name} {pack.manifest.version}" for pack in opened)
     click.echo(f"worker: draws with {names}; {settings.told()}", err=True)
+    if os.geteuid() == 0:
+        click.echo("worker: runs as root, which it has no use for; run it as another user", err=True)
     engines = Engines({pack.name: str(pack.folder) for pack in opened}, provider, threads)
     photos = Photos(Rules(allowed_hosts=frozenset(host.lower() for host in hosts)))
     return run_worker(settings, engines, photos, pool)

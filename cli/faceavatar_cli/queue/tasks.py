@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -39,39 +40,43 @@ def run_worker(settings: QueueSettings, engines: Engines, photos: Photos, pool: 
 
     pool: "solo" draws in this process; "prefork" in one child, which is replaced when it crashes.
     """
-    from celery import signals
     from celery.worker import state
 
     app = make_app(settings)
     records, store = open_records(app, settings), open_store(settings.outputs)
-    worker = Worker(
-        records,
-        store,
-        engines,
-        settings.lease_seconds,
-        settings.task_seconds,
-        photos,
-        stopping=lambda: state.should_stop is not None or state.should_terminate is not None,
-    )
-    register(app, worker)
+    lease, most = settings.lease_seconds, settings.task_seconds
+    stopping = lambda: state.should_stop is not None or state.should_terminate is not None  # noqa: E731
+    register(app, Worker(records, store, engines, lease, most, photos, stopping))
     name = f"{os.getpid()}@{socket.gethostname()}"
     sweeper = Sweeper(records, Bell(app, settings), store, name)
-    # After the fork of prefork's child, which must not inherit a thread's locks.
-    ready: Callable[..., None] = lambda **_: sweeper.start()  # noqa: E731
-    signals.worker_ready.connect(ready, weak=False)
-    process = app.Worker(
+    try:
+        return _serve_queues(app, name, [queue_of(pack) for pack in engines.packs], pool, sweeper.start)
+    finally:
+        sweeper.stop()
+
+
+def _serve_queues(app: Celery, name: str, queues: list[str], pool: str, ready: Callable[[], None]) -> int:
+    """Celery's worker from its start to its end. ready: called once, after prefork's child was forked.
+
+    That child must not inherit threads' locks.
+    """
+    from celery import signals
+
+    # Of root and pickle: there is no pickle here, and join.py tells of root in one line.
+    warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
+    told: list[str] = []
+    signals.worker_ready.connect(lambda **_: ready(), weak=False)
+    signals.worker_shutting_down.connect(lambda how, **_: told.append(how), weak=False)
+    worker = app.Worker(
         hostname=f"faceavatar-{name}",
         pool=pool,
         concurrency=1,
-        queues=[queue_of(pack) for pack in engines.packs],
+        queues=queues,
         loglevel="INFO",
         quiet=True,
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,
     )
-    try:
-        process.start()
-    finally:
-        sweeper.stop()
-    return int(process.exitcode or 0)
+    worker.start()
+    return 0 if told == ["Warm"] else int(worker.exitcode or 0)  # Celery calls the first Ctrl-C a failure

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,14 @@ def test_service_and_worker_are_the_image_that_is_built_as_its_user_and_share_wh
         assert settings["depends_on"]["valkey"]["condition"] == "service_healthy"
     assert services["service"]["ports"] == ["127.0.0.1:8000:8000"]
     assert "ports" not in services["valkey"], "the queue is nobody's business outside"
+
+
+def test_the_worker_is_asked_for_its_health_in_another_way_than_the_service() -> None:
+    services = compose("compose.yaml")["services"]
+    assert "healthcheck" not in services["service"], "the image's own"
+    command = services["worker"]["healthcheck"]["test"]
+    assert command[:3] == ["CMD", "python", "-m"]
+    assert find_spec(command[3])
 
 
 def test_no_container_starts_without_tokens_being_given() -> None:

@@ -16,7 +16,7 @@ from faceavatar_cli.queue.settings import (
     from_environment,
 )
 
-_FLAGS = {"keep_seconds": "keep", "task_seconds": "task-seconds"}
+_FLAGS = {"keep_seconds": "keep", "lease_seconds": "lease", "task_seconds": "task-seconds"}
 
 
 @click.command(epilog=epilog())
@@ -49,6 +49,7 @@ _FLAGS = {"keep_seconds": "keep", "task_seconds": "task-seconds"}
 )
 @click.option("--keep", type=float, default=24 * 3600, help="Seconds that ended tasks are kept (86400).")
 @click.option("--attempts", type=click.IntRange(1), default=3, help="How often a task is begun (3).")
+@click.option("--lease", type=float, default=15, help="Seconds until a silent worker counts as dead (15).")
 @click.option("--task-seconds", type=float, default=3600, help="Seconds that one task may take (3600).")
 @debug_option
 @click.pass_context
@@ -65,6 +66,7 @@ def worker(
     hosts: tuple[str, ...],
     keep: float,
     attempts: int,
+    lease: float,
     task_seconds: float,
 ) -> None:
     """Draw queued tasks: one worker for each GPU, on any number of machines.
@@ -80,7 +82,7 @@ def worker(
         results or from_environment(RESULTS_VARIABLE),
         outputs or from_environment(OUTPUTS_VARIABLE),
         state or _path(from_environment(STATE_VARIABLE)),
-        {"keep_seconds": keep, "attempts": attempts, "task_seconds": task_seconds},
+        {"keep_seconds": keep, "attempts": attempts, "lease_seconds": lease, "task_seconds": task_seconds},
     )
     try:
         code = join(joining, packs or ("toon",), provider, threads, pool, hosts)

@@ -66,9 +66,18 @@ def test_a_task_is_drawn_and_both_children_end_with_the_queue(tmp_path: Path) ->
 def test_a_killed_worker_is_replaced_and_a_killed_broker_too_and_nothing_is_lost(
     local: LocalQueue, tmp_path: Path
 ) -> None:
-    view = Queue(local.settings, tmp_path)
+    view, runner = Queue(local.settings, tmp_path), CeleryRunner.open(local.settings)
+
+    async def further() -> str:
+        """By a runner whose connections were made before the broker died."""
+        try:
+            return (await runner.submit(submission(num_inference_steps=1))).id
+        finally:
+            await runner.close()
+
     _, worker = pids_of(local)
     task = view.submit(**LONG)
+    asyncio.run(runner.submit(submission(num_inference_steps=1, seed=1)))
     view.drawing(task)
     os.kill(worker, signal.SIGKILL)
     until(lambda: local.pids[1] not in (worker, None), "another worker is started")
@@ -78,7 +87,8 @@ def test_a_killed_worker_is_replaced_and_a_killed_broker_too_and_nothing_is_lost
     os.kill(broker, signal.SIGKILL)
     until(lambda: local.pids[0] not in (broker, None), "another broker is started")
     assert view.ended(task).status == "completed"
-    assert len(view.pictures()) == 1
+    assert view.ended(asyncio.run(further())).status == "completed"
+    assert len(view.pictures()) == 3
     view.close()
 
 

@@ -144,11 +144,38 @@ def test_celery_itself_tells_how_a_task_ended(redis_queue: Queue) -> None:
     assert 0 < redis_queue.client.ttl(f"celery-task-meta-{task}") <= 24 * 3600
 
 
-def test_a_lost_message_is_sent_again(queue: Queue) -> None:
-    task = queue.submit(num_inference_steps=1)
-    gone = queue.client.keys("faceavatar.toon*")
-    assert gone
-    queue.client.delete(*gone)
-    queue.worker()
-    assert queue.ended(task).status == "completed"
-    assert len(queue.pictures()) == 1
+def test_messages_that_come_several_times_make_one_picture(redis_queue: Queue) -> None:
+    task = redis_queue.submit(**LONG)
+    for _ in range(3):
+        redis_queue.bell.ring(task, "toon", 4)
+    redis_queue.worker(), redis_queue.worker()
+    record = redis_queue.ended(task)
+    until(lambda: not redis_queue.client.keys("faceavatar.toon*"), "all messages are heard")
+    assert redis_queue.record(task) == record
+    assert redis_queue.client.hget(f"faceavatar:task:{task}", "attempts") == b"1"
+    assert len(redis_queue.pictures()) == 1
+
+
+def test_a_worker_that_was_stopped_for_long_finds_its_task_taken_and_leaves_it(redis_queue: Queue) -> None:
+    stopped = redis_queue.worker("--lease", "2")
+    task = redis_queue.submit(**LONG, batch=2)
+    redis_queue.drawing(task)
+    stopped.send_signal(signal.SIGSTOP)
+    redis_queue.worker()
+    record = redis_queue.ended(task)
+    assert record.status == "completed"
+    assert redis_queue.client.hget(f"faceavatar:task:{task}", "attempts") == b"2"
+    before = {name: redis_queue.store.open(name) for name in redis_queue.pictures()}
+    stopped.send_signal(signal.SIGCONT)
+    until(lambda: "ignored" in redis_queue.said(0), "the stopped worker gives up")
+    assert redis_queue.record(task) == record
+    assert {name: redis_queue.store.open(name) for name in redis_queue.pictures()} == before
+    assert len(before) == 2
+
+
+def test_a_task_that_takes_too_long_is_ended(redis_queue: Queue) -> None:
+    redis_queue.worker("--task-seconds", "0.2")
+    task = redis_queue.submit(**LONG)
+    record = redis_queue.ended(task)
+    assert (record.status, record.error) == ("failed", "time_limit")
+    assert "ask for fewer steps or pictures" in (record.error_data or {})["message"]

@@ -51,6 +51,7 @@ def make_app(settings: QueueSettings) -> Celery:
         worker_enable_remote_control=False,
         worker_send_task_events=False,
         broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,  # a worker waits for its broker as long as it takes
         broker_heartbeat=0,  # a solo worker cannot send any while it draws; TCP's keepalive tells instead
         broker_transport_options=_transport_options(settings),
         result_expires=round(settings.keep_seconds),

@@ -20,6 +20,8 @@ from faceavatar_cli.queue.records import Records
 from faceavatar_cli.queue.stores import SharedStore
 
 EVERY_SECONDS = 1.0
+ALIVE_SECONDS = 20.0  # how long a worker counts as alive after it has said so
+_SAY_SECONDS = 5.0  # each time is a write to the broker's disk
 _TIDY_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ class Sweeper:
         self._records, self._bell, self._store, self._worker = records, bell, store, worker
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
-        self._tidied = 0.0
+        self._tidied = self._said = float("-inf")
 
     def start(self) -> None:
         """Begins at once."""
@@ -47,12 +49,14 @@ class Sweeper:
 
     def sweep(self) -> None:
         """One round. Raises redis' errors and QueueUnavailable."""
-        if self._worker:
-            self._records.alive(self._worker, 10 * EVERY_SECONDS)
+        now = time.monotonic()
+        if self._worker and now - self._said > _SAY_SECONDS:
+            self._said = now
+            self._records.alive(self._worker, ALIVE_SECONDS)
         self._take_from_the_dead()
         self._ring(self._records.due_bells())
-        if time.monotonic() - self._tidied > _TIDY_SECONDS:
-            self._tidied = time.monotonic()
+        if now - self._tidied > _TIDY_SECONDS:
+            self._tidied = now
             self._ring_for_lost_messages()
             self._tidy()
 

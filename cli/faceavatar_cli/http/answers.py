@@ -9,9 +9,9 @@ from typing import Any
 
 from fastapi.responses import JSONResponse
 
-from faceavatar_cli.http.contract import Answer, TaskAnswer
+from faceavatar_cli.http.contract import Answer, TaskAnswer, TaskNews
 from faceavatar_cli.http.problems import STATUS_OF, Problem
-from faceavatar_cli.http.tasks import OutputStore, TaskRecord
+from faceavatar_cli.http.tasks import OutputStore, TaskEvent, TaskRecord
 
 
 def answer_of(record: TaskRecord, output: list[str]) -> Answer:
@@ -38,6 +38,12 @@ def task_answer_of(record: TaskRecord, output: list[str]) -> TaskAnswer:
         warnings=list(record.warnings),
         queue_position=record.position,
     )
+
+
+def news_of(event: TaskEvent, output: list[str]) -> TaskNews:
+    """An event of a task."""
+    preview = [f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}" for jpeg in event.previews]
+    return TaskNews(**task_answer_of(event.record, output).model_dump(), preview=preview)
 
 
 def error_response(problem: Problem, seconds: float, asked: Mapping[str, Any] | None = None) -> JSONResponse:

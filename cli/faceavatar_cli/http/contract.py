@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from faceavatar.fetch import shown, source_kind
 from faceavatar.request import AvatarRequest, Gender, SchedulerName
@@ -108,6 +108,21 @@ class ImageToImage(BaseModel):
         description="Where the finished task's answer is posted to, signed.",
     )
 
+    @field_validator(
+        "batch",
+        "height",
+        "width",
+        "num_inference_steps",
+        "seed",
+        "preview_every",
+        "face_index",
+        mode="before",
+    )
+    @classmethod
+    def _whole(cls, value: object) -> object:
+        """JSON knows one kind of number: 2.0 is as whole as 2."""
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+
     def to_avatar_request(self, image: bytes | str | None = None) -> AvatarRequest:
         """What the engine is asked for; `image` replaces the URL or data URI by what it led to.
 
@@ -168,7 +183,7 @@ class Answer(BaseModel):
 
 
 class TaskAnswer(Answer):
-    """The eight fields and how far the task is: `/tasks/{id}` and the events' last word."""
+    """The eight fields and how far the task is."""
 
     refID: str | None
     step: int = Field(ge=0, description="Steps done.")
@@ -177,3 +192,9 @@ class TaskAnswer(Answer):
     queue_position: int | None = Field(
         description="How many run before it, 0 for the next; null: not waiting."
     )
+
+
+class TaskNews(TaskAnswer):
+    """What an event of `/tasks/{id}/events` tells."""
+
+    preview: list[str] = Field(description="Data URIs of the pictures so far, where they were asked for.")

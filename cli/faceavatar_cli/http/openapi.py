@@ -13,6 +13,7 @@ from faceavatar_cli.http.contract import (
     Answer,
     GetImage,
     ImageToImage,
+    TaskNews,
 )
 from faceavatar_cli.http.problems import STATUSES
 
@@ -56,6 +57,26 @@ IMAGE_TO_IMAGE_BODY = {
     },
 }
 
+EVENTS = {
+    "description": "Server-sent events named `task`: how it stands now, then every change until its end.",
+    "content": {
+        "text/event-stream": {
+            "itemSchema": {
+                "type": "object",
+                "required": ["event", "data"],
+                "properties": {
+                    "event": {"const": "task"},
+                    "data": {
+                        "type": "string",
+                        "contentMediaType": "application/json",
+                        "contentSchema": {"$ref": f"{_REFERENCE}TaskNews"},
+                    },
+                },
+            }
+        }
+    },
+}
+
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The responses of a route that may answer so; each has the eight fields."""
@@ -80,7 +101,7 @@ def document(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         made = FastAPI.openapi(app)
         schemas = made["components"]["schemas"]
-        for model in (ImageToImage, GetImage):
+        for model in (ImageToImage, GetImage, TaskNews):
             schemas[model.__name__] = model.model_json_schema(ref_template=_REFERENCE + "{model}")
         schemas["ImageToImageForm"] = _form(schemas["ImageToImage"])
         for path in made["paths"].values():

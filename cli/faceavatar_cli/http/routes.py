@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from typing import Annotated, Any
@@ -12,11 +10,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from faceavatar_cli.http.answers import status_of, task_answer_of
+from faceavatar_cli.http.answers import news_of, status_of, task_answer_of
 from faceavatar_cli.http.bodies import read_get_image, read_image_to_image
 from faceavatar_cli.http.callers import Caller
 from faceavatar_cli.http.contract import LONGEST_NAME, Answer, TaskAnswer
-from faceavatar_cli.http.openapi import GET_IMAGE_BODY, IMAGE_TO_IMAGE_BODY, errors
+from faceavatar_cli.http.openapi import EVENTS, GET_IMAGE_BODY, IMAGE_TO_IMAGE_BODY, errors
 from faceavatar_cli.http.problems import NotReady, OutputNotFound, TaskNotFound
 from faceavatar_cli.http.service import Service
 from faceavatar_cli.http.tasks import TaskEvent
@@ -108,11 +106,7 @@ async def delete_task(request: Request, service: Svc, caller: Caller, task_id: T
     "/tasks/{task_id}/events",
     response_class=StreamingResponse,
     responses={
-        200: {
-            "description": "Server-sent events: `task` with the fields of /tasks/{id} and `preview` (data "
-            "URIs), from how it stands now to its end.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
-        },
+        200: EVENTS,
         **errors(401, 403, 404, 422, 500),
     },
     tags=["tasks"],
@@ -210,10 +204,9 @@ async def _as_lines(
             except StopAsyncIteration:
                 return
             following = None
-            record = event.record
-            told = task_answer_of(record, await service.outputs(record, base_url)).model_dump(mode="json")
-            told["preview"] = [_data_uri(preview) for preview in event.previews]
-            yield f"event: task\ndata: {json.dumps(told)}\n\n"
+            output = await service.outputs(event.record, base_url)
+            told = news_of(event, output).model_dump_json()
+            yield f"event: task\ndata: {told}\n\n"
     finally:
         if following is not None:
             following.cancel()
@@ -221,7 +214,3 @@ async def _as_lines(
                 await following
         if isinstance(events, AsyncGenerator):
             await events.aclose()
-
-
-def _data_uri(jpeg: bytes) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"

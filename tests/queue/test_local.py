@@ -63,6 +63,7 @@ def test_a_task_is_drawn_and_both_children_end_with_the_queue(tmp_path: Path) ->
     assert not socket_of(tmp_path / "state" / "broker").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_a_killed_broker_too_and_nothing_is_lost(
     local: LocalQueue, tmp_path: Path
 ) -> None:
@@ -92,6 +93,7 @@ def test_a_killed_worker_is_replaced_and_a_killed_broker_too_and_nothing_is_lost
     view.close()
 
 
+@pytest.mark.slow
 def test_when_the_server_is_killed_nothing_stays_and_the_next_one_goes_on(tmp_path: Path) -> None:
     state = tmp_path / "state"
     command = [sys.executable, "-c", SERVER, str(state)]

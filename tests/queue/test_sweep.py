@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from queue_rig import Queue, environment
+from queue_rig import PHOTO, Queue, environment
 
 from faceavatar_cli.queue import records
 from faceavatar_cli.queue.records import Records
@@ -37,6 +37,10 @@ def test_a_submitted_task_has_one_message_that_holds_its_id_only(queue: Queue) -
     assert task.encode() in message
     assert b"secret" not in message
     assert len(message) < 1500
+    photo = Path(queue.settings.outputs) / ".photos" / task
+    assert photo.read_bytes() == PHOTO.read_bytes()
+    assert photo.parent.stat().st_mode & 0o077 == 0
+    assert queue.record(task).position == 0
 
 
 def test_a_lost_message_is_sent_again_once_the_broker_is_empty(

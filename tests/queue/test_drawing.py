@@ -87,4 +87,10 @@ def test_celery_itself_tells_how_a_task_ended(standing: Queue) -> None:
     task = standing.submit(num_inference_steps=1)
     standing.ended(task)
     assert AsyncResult(task, app=standing.app).get(timeout=20) == {"status": "completed"}
+    failed, stopped = standing.submit(image="http://127.0.0.1:9/a.jpg"), standing.submit(**LONG, batch=4)
+    standing.drawing(stopped)
+    standing.records.cancel(stopped)
+    states = {failed: "FAILURE", stopped: "REVOKED"}
+    for name, state in states.items():
+        until(lambda name=name, state=state: AsyncResult(name, app=standing.app).state == state, state, 20)
     assert 0 < standing.client.ttl(f"celery-task-meta-{task}") <= 24 * 3600

@@ -20,7 +20,7 @@ from redis.exceptions import ConnectionError as NotThere
 
 from faceavatar_cli.http.contract import ImageToImage
 from faceavatar_cli.http.tasks import Submission, TaskRecord
-from faceavatar_cli.queue.app import Bell, make_app, open_records
+from faceavatar_cli.queue.app import Bell, close_app, make_app, open_records
 from faceavatar_cli.queue.runner import CeleryRunner
 from faceavatar_cli.queue.settings import QueueSettings
 from faceavatar_cli.queue.stores import open_store
@@ -152,7 +152,7 @@ class Queue:
         for worker in self.workers:
             worker.kill()
             worker.wait()
-        self.app.close()
+        close_app(self.app)
 
 
 def start_redis(folder: Path) -> tuple[subprocess.Popen[bytes], str]:

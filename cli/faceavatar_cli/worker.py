@@ -77,8 +77,12 @@ def worker(
         from faceavatar_cli.queue.join import Joining, join
     except ModuleNotFoundError as error:
         raise MissingExtra("queue", error.name or "celery") from error
+    if broker and state:
+        raise InvalidRequest("--state", "--broker beside it", "one of the two")
+    if broker is None and state is None:
+        broker = from_environment(BROKER_VARIABLE)
     joining = Joining(
-        broker or from_environment(BROKER_VARIABLE),
+        broker,
         results or from_environment(RESULTS_VARIABLE),
         outputs or from_environment(OUTPUTS_VARIABLE),
         state or _path(from_environment(STATE_VARIABLE)),

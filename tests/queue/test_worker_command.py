@@ -137,6 +137,18 @@ def test_environment_variables_stand_in_for_flags(
     assert "secret" not in line
 
 
+def test_a_flag_wins_over_the_environment_and_two_queues_are_one_too_many(
+    run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FACEAVATAR_BROKER", NOBODY)
+    code, line = run("--state", str(tmp_path))
+    assert code == 11
+    assert f"the broker redis+socket://{tmp_path}/broker/valkey.sock does not answer" in line
+    code, line = run("--state", str(tmp_path), "--broker", NOBODY)
+    assert code == 2
+    assert line == "error[invalid_request]: --state: got '--broker beside it', allowed one of the two"
+
+
 def test_other_names_of_valkey_are_understood_and_urls_shown_without_what_is_secret() -> None:
     settings = queue_settings("valkey://joe:secret@example.org:7000/2?ssl=secret", "out")
     assert settings.broker == "redis://joe:secret@example.org:7000/2?ssl=secret"

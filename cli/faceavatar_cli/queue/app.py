@@ -116,6 +116,12 @@ class Bell:
             return all(_messages(connection, queue_of(pack)) == 0 for pack in packs)
 
 
+def close_app(app: Celery) -> None:
+    """Hang up on the result store; kombu's connections to the broker belong to all apps of a process."""
+    store_client(app).connection_pool.disconnect()
+    app.close()
+
+
 def check_reachable(app: Celery, settings: QueueSettings) -> None:
     """Raises QueueUnavailable unless broker and result store answer within seconds."""
     from redis.exceptions import RedisError

@@ -52,7 +52,7 @@ def join(
     Raises InvalidRequest, MissingExtra, PackNotFound and its kin, QueueUnavailable, before any work.
     """
     settings = joining.settings()
-    from faceavatar_cli.queue.app import check_reachable, make_app
+    from faceavatar_cli.queue.app import check_reachable, close_app, make_app
 
     app = make_app(settings)
     from faceavatar.fetch import Rules
@@ -64,7 +64,7 @@ def join(
     opened = [Pack.load(find_pack(pack)) for pack in packs]
     open_store(settings.outputs)
     check_reachable(app, settings)
-    app.close()
+    close_app(app)
     _log_to_stderr()
     names = ", ".join(f"{pack.name} {pack.manifest.version}" for pack in opened)
     click.echo(f"worker: draws with {names}; {settings.told()}", err=True)

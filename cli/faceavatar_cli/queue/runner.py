@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from redis.exceptions import RedisError
@@ -17,19 +17,22 @@ from faceavatar.fetch import read_remote, source_kind
 from faceavatar.image import refuse_large
 from faceavatar_cli.http.problems import Busy, QueueUnavailable
 from faceavatar_cli.http.tasks import Submission, TaskEvent, TaskRecord
-from faceavatar_cli.queue.app import Bell, make_app, open_records, unreachable
-from faceavatar_cli.queue.records import NewTask, Records
+from faceavatar_cli.queue.app import Bell, close_app, make_app, open_records, unreachable
+from faceavatar_cli.queue.records import NewTask
 from faceavatar_cli.queue.settings import QueueSettings
 from faceavatar_cli.queue.stores import SharedStore, new_name, open_store
 from faceavatar_cli.queue.sweep import Sweeper
 from faceavatar_cli.queue.work import Photos
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 THREADS = 8
 NO_PREVIEWS: tuple[bytes, ...] = ()
 _POLL_SECONDS = 0.2
 _ROOM_AFTER_SECONDS = 5.0
 _TELL_SECONDS = 1.0
-_TELL_AGAIN_SECONDS = 300.0  # longer than all tries of one delivery
+_TELL_AGAIN_SECONDS = 900.0  # longer than all tries of a delivery, and its wait for a thread
 # A data URI's place in the record; the photo itself lies in the output store until the task has ended.
 _STORED = "data:,"
 
@@ -40,10 +43,9 @@ log = logging.getLogger(__name__)
 class CeleryRunner:
     """Tasks in a Celery queue; make one with CeleryRunner.open, and close it."""
 
-    def __init__(
-        self, records: Records, bell: Bell, store: SharedStore, settings: QueueSettings, photos: Photos
-    ) -> None:
-        self.store = store
+    def __init__(self, app: Celery, store: SharedStore, settings: QueueSettings, photos: Photos) -> None:
+        self.store, self._app = store, app
+        records, bell = open_records(app, settings), Bell(app, settings)
         self._records, self._bell, self._settings, self._photos = records, bell, settings, photos
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="queue")
         self._sweeper = Sweeper(records, bell, store)
@@ -51,9 +53,7 @@ class CeleryRunner:
     @classmethod
     def open(cls, settings: QueueSettings, photos: Photos | None = None) -> CeleryRunner:
         """Begins to sweep; the broker need not answer yet. Raises MissingExtra, InvalidRequest."""
-        app = make_app(settings)
-        bell, records = Bell(app, settings), open_records(app, settings)
-        runner = cls(records, bell, open_store(settings.outputs), settings, photos or Photos())
+        runner = cls(make_app(settings), open_store(settings.outputs), settings, photos or Photos())
         runner._sweeper.start()
         return runner
 
@@ -61,6 +61,7 @@ class CeleryRunner:
         """Tasks stay in the queue."""
         await asyncio.to_thread(self._sweeper.stop)
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
+        await asyncio.to_thread(close_app, self._app)
 
     async def submit(self, submission: Submission) -> TaskRecord:
         """Queue a task. Raises Busy, QueueUnavailable, InvalidRequest, ImageError, CannotWrite."""
@@ -104,16 +105,28 @@ class CeleryRunner:
         return None if workers else "no worker is there: start one with `faceavatar worker`"
 
     async def tell_ended(self, tell: Callable[[TaskRecord, str, str], Awaitable[object]]) -> None:
-        """Webhooks; a result store that is away for a while is waited for."""
-        while True:
+        """Webhooks, several at once; a result store that is away for a while is waited for."""
+
+        async def tell_one(record: TaskRecord, webhook: Mapping[str, str]) -> None:
             try:
-                due = await self._in_thread(lambda: self._records.due_webhooks(_TELL_AGAIN_SECONDS))
-                for record, webhook in due:
-                    await tell(record, webhook["url"], webhook["base_url"])
-                    await self._in_thread(partial(self._records.told, record.id))
+                await tell(record, webhook["url"], webhook["base_url"])
+                await self._in_thread(lambda: self._records.told(record.id))
             except QueueUnavailable as error:
-                log.warning("webhooks wait: %s", error)
-            await asyncio.sleep(_TELL_SECONDS)
+                log.warning("the webhook of task %s may be told twice: %s", record.id, error)
+
+        telling = set[asyncio.Task[None]]()
+        try:
+            while True:
+                with suppress(QueueUnavailable):
+                    due = await self._in_thread(lambda: self._records.due_webhooks(_TELL_AGAIN_SECONDS))
+                    for record, webhook in due:
+                        task = asyncio.create_task(tell_one(record, webhook))
+                        telling.add(task)
+                        task.add_done_callback(telling.discard)
+                await asyncio.sleep(_TELL_SECONDS)
+        finally:
+            for task in telling:
+                task.cancel()
 
     def _submit(self, submission: Submission) -> TaskRecord:
         request = submission.request

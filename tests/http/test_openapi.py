@@ -152,7 +152,7 @@ def test_200_generated_calls_are_answered_as_the_document_says(caller: Caller) -
     check(caller, 200)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_2000_generated_calls_are_answered_as_the_document_says(caller: Caller) -> None:
     check(caller, 2000)
 

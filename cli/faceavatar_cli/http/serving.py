@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 import socket
 import sys
@@ -93,7 +94,7 @@ class Serving:
             if not self.settings.tokens:
                 say("no tokens are configured: only programs on this machine may call")
             config = uvicorn.Config(
-                app, log_level="info", server_header=False, timeout_graceful_shutdown=DRAIN_SECONDS
+                app, log_config=_logging(), server_header=False, timeout_graceful_shutdown=DRAIN_SECONDS
             )
             uvicorn.Server(config).run(sockets=[door])
 
@@ -154,6 +155,14 @@ class Serving:
             yield runner, runner.store
         finally:
             local.stop()
+
+
+def _logging() -> dict[str, Any]:
+    """uvicorn's own, but all of it on stderr, and this package's warnings with it."""
+    made: dict[str, Any] = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
+    made["handlers"]["access"]["stream"] = "ext://sys.stderr"
+    made["loggers"]["faceavatar_cli"] = {"handlers": ["default"], "level": "WARNING", "propagate": False}
+    return made
 
 
 def _tokens(path: Path | None, variable: str, limits: Limits) -> tuple[Token, ...]:

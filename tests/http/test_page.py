@@ -11,11 +11,15 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -263,10 +267,11 @@ def test_the_keyboard_alone_is_enough(visit: Open) -> None:
                 return
         raise AssertionError(f"Tab never comes to {selector}")
 
+    # Listened for from the start: the browser has to know of it before the key is pressed.
+    page.on("filechooser", lambda chooser: chooser.set_files(PHOTOS / "macron.jpg"))
     tab_to("#photo")
-    with page.expect_file_chooser() as chooser:
-        keys.press("Enter")
-    chooser.value.set_files(PHOTOS / "macron.jpg")
+    keys.press("Enter")
+    expect(page.locator("#chosen-name")).to_have_text("macron.jpg")
     tab_to("[name=gender]")
     keys.press("ArrowLeft")  # from person to man
     tab_to("#batch")
@@ -598,3 +603,35 @@ def test_the_page_asks_nobody_but_its_own_server(visit: Open, url: str) -> None:
     assert {address for address in asked if not address.startswith((url, "blob:", "data:"))} == set()
     outside = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?:https?:)?//[^"')\s]+""", page_bytes().decode())
     assert outside == []
+
+
+def test_the_page_works_with_the_command_as_it_comes(visit: Open, tmp_path: Path) -> None:
+    """`faceavatar serve` with its embedded queue and worker, both in processes of their own."""
+    settings = {name: value for name, value in os.environ.items() if not name.startswith("FACEAVATAR_")}
+    settings["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    command = [sys.executable, "-m", "faceavatar_cli", "serve", "--port", "0", "--provider", "cpu"]
+    command += ["--threads", "1", "--state", str(tmp_path / "state")]
+    with (
+        (tmp_path / "log").open("wb") as log,
+        subprocess.Popen(command, env=settings, stdout=log, stderr=log) as server,
+    ):
+        try:
+            page = visit(at=ready(tmp_path / "log", server))
+            choose(page)
+            number(page, batch=2, seed=11)
+            make(page)
+            assert saved(page, 1)[0] == "avatar-12.png"
+        finally:
+            server.terminate()
+
+
+def ready(log: Path, server: subprocess.Popen[bytes]) -> str:
+    """Where a server says that it serves, once its packs are loaded and its worker is there."""
+    for _ in range(600):
+        assert server.poll() is None, log.read_text()
+        found = re.search(r"faceavatar serves on (http://\S+)", log.read_text())
+        with suppress(httpx.TransportError):
+            if found and httpx.get(f"{found[1]}/readyz").is_success:
+                return found[1]
+        time.sleep(0.1)
+    raise AssertionError(log.read_text())

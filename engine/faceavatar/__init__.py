@@ -19,6 +19,7 @@ from faceavatar.errors import (
     PackNotFound,
     ProviderUnavailable,
     SignatureMismatch,
+    UrlRefused,
 )
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ __all__ = [
     "ProviderUnavailable",
     "SignatureMismatch",
     "Step",
+    "UrlRefused",
     "__version__",
     "read_metadata",
 ]

@@ -75,10 +75,18 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
         return _normalise(image)
 
 
-def _refuse_bomb(size: tuple[int, int], name: str) -> None:
+def refuse_large(data: bytes, most: int, name: str = "the picture") -> None:
+    """Looks at a picture's head only. Raises ImageError for more than `most` pixels, or for no picture."""
+    from PIL import Image
+
+    with _damage_refused(name), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        _refuse_bomb(image.size, name, most)
+
+
+def _refuse_bomb(size: tuple[int, int], name: str, most: int = MAX_PIXELS) -> None:
     width, height = size
-    if width * height > MAX_PIXELS:
-        allowed = f"allowed {MAX_PIXELS // 10**6} megapixels"
+    if width * height > most:
+        allowed = f"allowed {most / 10**6:.0f} megapixels"
         raise ImageError(f"{name}: {width}x{height} pixels, {allowed}; shrink it first")
 
 

@@ -20,7 +20,7 @@ from faceavatar.conditions import join_conditions, join_guidance, make_condition
 from faceavatar.denoise import Conditions, Denoised, Floats, Noise, denoise
 from faceavatar.errors import InvalidRequest, MissingGraph, ProviderUnavailable
 from faceavatar.identity import Identity, open_reference
-from faceavatar.image import ImageSource, load_image, to_uint8
+from faceavatar.image import ImageSource, fit_to, load_image, to_nchw, to_uint8
 from faceavatar.likeness import Kept, candidates, rounds
 from faceavatar.look import Embedder, FaceReader, Look
 from faceavatar.matting import Matter, cut_out, put_on
@@ -34,13 +34,13 @@ from faceavatar.sizes import bring_to
 from faceavatar.stopwatch import Stopwatch
 from faceavatar.text import TextEncoder, TextEncoders, open_tokenizer
 from faceavatar.unet import UNet
-from faceavatar.vae import VaeDecoder
+from faceavatar.vae import VaeDecoder, VaeEncoder
 
 Picture = NDArray[np.uint8]
 Points = NDArray[np.floating]
 SMALL_FACE = 48  # pixels between which little of a face can be told
 CPU_PROVIDERS = frozenset({"cpu", "openvino"})
-_LAZY_ROLES = frozenset({"matting"})
+_LAZY_ROLES = frozenset({"matting", "vae_encoder"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +48,14 @@ class Prepared:
     """A request whose photo was looked at and whose words were read: only its pictures are still to be drawn.
 
     Prepared requests of one engine with equal `key` can be drawn together. `plan` and `look` say what was
-    settled and seen.
+    settled and seen; `clean` are the photo's own latents (1, C, h, w) where they are to begin with.
     """
 
     plan: Plan
     look: Look | None
     conditions: Conditions
     clock: Stopwatch
+    clean: Floats | None = None
 
     @property
     def pictures(self) -> int:
@@ -71,7 +72,7 @@ class Prepared:
         ]
         plan = self.plan
         name, steps = plan.request.scheduler, plan.request.num_inference_steps
-        drawn = plan.latent_shape, rounds(plan.request)
+        drawn = plan.latent_shape, rounds(plan.request), plan.start, self.clean is None
         return *drawn, name, steps, plan.face_scale, tuple(shapes), plan.guidance.free
 
 
@@ -102,7 +103,8 @@ class AvatarEngine:
         self.unet = UNet(sessions["unet"])
         self.vae = VaeDecoder(sessions["vae_decoder"], manifest.latents)
         self._matter: Matter | None = None
-        self._matter_lock = Lock()
+        self._encoder: VaeEncoder | None = None
+        self._lazy_lock = Lock()
 
     @classmethod
     def load(
@@ -249,12 +251,28 @@ class AvatarEngine:
         look: Look | None = None
         if plan.face_embeds is not None:
             look = Look(None, plan.face_embeds, plan.face_crop)
-        elif self.adapter is not None:
+        reference: Picture | Identity | None = None
+        if request.strength is not None or (look is None and self.adapter is not None):
             with clock.measure("load_image"):
                 reference = open_reference(request.image)
+            if request.strength is not None and isinstance(reference, Identity):
+                allowed = "None: an identity file holds no picture to begin with"
+                raise InvalidRequest("strength", request.strength, allowed)
+        if reference is not None and look is None and self.adapter is not None:
             look = self.faces.look(reference, request.face_index, clock)
         conditions = make_conditions(plan, look, self.text, self.faces, self.unet, clock)
-        return Prepared(plan, look, conditions, clock)
+        return Prepared(plan, look, conditions, clock, self._encode(reference, plan, clock))
+
+    def _encode(self, photo: Picture | Identity | None, plan: Plan, clock: Stopwatch) -> Floats | None:
+        """The latents of the photo, cropped to what is drawn, where the run begins with them."""
+        if not isinstance(photo, np.ndarray) or plan.request.strength is None:
+            return None
+        with clock.measure("encode"):
+            with self._lazy_lock:
+                if self._encoder is None:
+                    session = self.pack.open("vae_encoder", self.provider, self._threads)
+                    self._encoder = VaeEncoder(session, self.pack.manifest.latents)
+            return self._encoder.encode(to_nchw(fit_to(photo, *plan.drawn_size, "cover"), 127.5, 127.5))
 
     def _run(self, prepared: Sequence[Prepared], previews: bool) -> Iterator[tuple[Step, ...]]:
         """Draw all candidates in rounds, keep the best, then cut out for each."""
@@ -288,7 +306,15 @@ class AvatarEngine:
             start[row] = start[row] if plan.latents is None else plan.latents
         conditions = join_conditions([one.conditions for one in prepared], batches)
         guidance = join_guidance([plan.guidance for plan in plans], batches)
-        steps = denoise(self.unet, plans[0].scheduler, start, conditions, guidance, noise)
+        photos = [
+            np.repeat(one.clean, count, 0)
+            for one, count in zip(prepared, batches, strict=True)
+            if one.clean is not None
+        ]
+        clean = np.concatenate(photos) if photos else None
+        steps = denoise(
+            *(self.unet, plans[0].scheduler, start, conditions, guidance, noise, clean, plans[0].start)
+        )
         for step in shared.each("denoise", steps):
             yield step, rows
 
@@ -353,7 +379,7 @@ class AvatarEngine:
         settings = self.pack.manifest.matting
         if settings is None:
             raise MissingGraph(f"{self.pack.name}: this pack has no matting graph")
-        with self._matter_lock:
+        with self._lazy_lock:
             if self._matter is None:
                 self._matter = Matter(self.pack.open("matting", self.provider, self._threads), settings)
             return self._matter
@@ -401,9 +427,18 @@ def _part(step: Denoised, rows: slice) -> Denoised:
 
 
 def _check_precision(pack: Pack, provider: str, precision: str | None) -> None:
-    """Half-precision graphs on a processor must be asked for: it runs them, slower than full precision."""
+    """Half-precision graphs on a processor must be asked for: it runs them, slower than full precision.
+
+    bfloat16 ones ONNX Runtime's CPU provider cannot run at all.
+    """
     if precision not in {None, "fp16"}:
         raise InvalidRequest("precision", precision, '"fp16", to run half-precision graphs on a processor')
+    brains = [role for role, graph in pack.manifest.graphs.items() if graph.precision == "bf16"]
+    if brains and provider == "cpu":
+        raise ProviderUnavailable(
+            f"{pack.name}: {', '.join(brains)} are bf16 graphs, which provider 'cpu' has no kernels for; "
+            "use openvino or cuda, or export the pack in fp32"
+        )
     halves = [role for role, graph in pack.manifest.graphs.items() if graph.precision == "fp16"]
     if halves and provider in CPU_PROVIDERS and precision != "fp16":
         raise ProviderUnavailable(

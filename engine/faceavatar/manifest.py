@@ -27,6 +27,7 @@ ROLES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "face_projection": (("face_embeds",), ("face_tokens",)),
     "unet": (("sample", "timestep", "encoder_hidden_states"), ("noise_pred",)),
     "vae_decoder": (("latents",), ("image",)),
+    "vae_encoder": (("image",), ("latents",)),
     "matting": (("image",), ("alpha",)),
 }
 # What some graphs of a role take besides: pairs come together or not at all.
@@ -34,6 +35,7 @@ FURTHER_INPUTS: Mapping[str, tuple[frozenset[str], ...]] = {
     "unet": (
         frozenset({"face_tokens", "face_scale"}),
         frozenset({"text_embeds", "time_ids"}),
+        frozenset({"timestep_cond"}),
         frozenset({"control_image", "controlnet_scale"}),
     ),
     "face_projection": (frozenset({"image_embeds"}),),

@@ -32,8 +32,9 @@ class Plan:
 
     latent_shape: (C, h, w); a cell of it is downsample pixels wide. latents: injected unit noise
     (B, C, h, w), or None for the seeds' own. face_embeds (1, E) and face_crop (S, S, 3): a face handed in,
-    or None for the photo's own. controlnet_scale: None for a pack without a ControlNet. face_landmarks:
-    (5, 2) pixels of the picture asked for, handed in.
+    or None for the photo's own. start: the step at which a run that begins with the photo begins.
+    guidance_is_input: the net is told the guidance scale and needs no second half. controlnet_scale: None
+    for a pack without a ControlNet. face_landmarks: (5, 2) pixels of the picture asked for, handed in.
     """
 
     request: AvatarRequest
@@ -48,6 +49,8 @@ class Plan:
     latents: NDArray[np.float32] | None
     face_embeds: NDArray[np.float32] | None = None
     face_crop: NDArray[np.uint8] | None = None
+    start: int = 0
+    guidance_is_input: bool = False
     face_landmarks: NDArray[np.float64] | None = None
 
     @property
@@ -58,7 +61,7 @@ class Plan:
     @property
     def guidance(self) -> Guidance:
         """How the halves are combined."""
-        return Guidance(self.guidance_scale, self.built_in_guidance)
+        return Guidance(1.0 if self.guidance_is_input else self.guidance_scale, self.built_in_guidance)
 
     @property
     def guided(self) -> bool:
@@ -112,6 +115,8 @@ def make_plan(
         face_scale=face_scale,
         controlnet_scale=controlnet_scale,
         latents=None if latents is None else _checked(latents, (request.batch, *shape)),
+        start=_start(request.strength, steps, manifest),
+        guidance_is_input="timestep_cond" in manifest.graphs["unet"].inputs,
     )
 
 
@@ -143,6 +148,22 @@ def with_face(
         raise InvalidRequest("face_crop", got, need)
     embeds = array.astype(np.float32).reshape(1, size)
     return replace(plan, face_embeds=embeds, face_crop=face_crop)
+
+
+def _start(strength: float | None, steps: int, manifest: Manifest) -> int:
+    """The step at which a run of this strength begins, as diffusers' get_timesteps counts."""
+    if strength is None:
+        return 0
+    if "vae_encoder" not in manifest.graphs:
+        raise MissingGraph(
+            f"{manifest.name}: this pack has no vae_encoder graph, so strength must be None; "
+            "export it again with --vae-encoder"
+        )
+    left = min(int(steps * strength), steps)
+    if left < 1:
+        allowed = f"{1 / steps:.3g}..1 with {steps} steps: below, none of them is left"
+        raise InvalidRequest("strength", strength, allowed)
+    return steps - left
 
 
 def with_landmarks(plan: Plan, face_landmarks: NDArray[np.floating] | None) -> Plan:

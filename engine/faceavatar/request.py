@@ -54,6 +54,7 @@ _WORDS = {
     "scheduler": f"{', '.join(get_args(SchedulerName))} or None",
     "app_id": "text or None",
     "negative_prompt": "text, or None for none",
+    "strength": "a number above 0, up to 1, or None for pure noise",
 }
 _HASHED = "sha256:"
 
@@ -136,6 +137,7 @@ class AvatarRequest(BaseModel):
     face_index: int | None = Field(default=None, ge=0, le=999)
     best_of: int = Field(default=1, ge=1, le=8)
     similarity: bool = False
+    strength: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False)
 
     @model_validator(mode="wrap")
     @classmethod

@@ -208,3 +208,48 @@ def test_what_is_no_identity_file_is_a_photo_or_refused(obama: Identity, tmp_pat
         Identity.load(PHOTOS / "obama.jpg")
     with pytest.raises(ImageError, match="cannot be written"):
         obama.save(other / "who.faceid")
+
+
+@pytest.fixture(scope="module")
+def begins(tmp_path_factory: pytest.TempPathFactory) -> AvatarEngine:
+    """A pack that can begin with the photo itself."""
+    folder = tiny_pack.build(tmp_path_factory.mktemp("packs") / "begins")
+    shape = tiny_pack.TOON_LIKE
+    g = tiny_pack.Graph(8)
+    grain = [shape.downsample] * 2
+    small = g.op("AveragePool", "image", kernel_shape=grain, strides=grain)
+    g.conv(small, 3, shape.channels, output="latents")
+    sides = {"image": ["batch", 3, "height", "width"], "latents": ["batch", shape.channels, "h", "w"]}
+    model = g.model(
+        {"image": (tiny_pack.FLOAT, sides["image"])}, {"latents": (tiny_pack.FLOAT, sides["latents"])}
+    )
+    (folder / "vae_encoder.onnx").write_bytes(model.SerializeToString())
+
+    def add(content: dict[str, Any]) -> None:
+        content["files"]["vae_encoder.onnx"] = tiny_pack.file_entry(folder / "vae_encoder.onnx")
+        content["graphs"]["vae_encoder"] = tiny_pack._entry("vae_encoder", model)
+
+    tiny_pack.change_manifest(folder, add)
+    return AvatarEngine.load(folder, provider="cpu")
+
+
+def test_a_run_cannot_begin_with_the_picture_of_an_identity(begins: AvatarEngine, obama: Identity) -> None:
+    photo = AvatarRequest(image=PHOTOS / "obama.jpg", seed=1, strength=0.5)
+    begun = begins.generate(photo)
+    assert begun.face is not None
+    identity = photo.model_copy(update={"image": begins.identity(PHOTOS / "obama.jpg").to_bytes()})
+    with pytest.raises(
+        InvalidRequest, match=r"strength: got 0\.5, allowed None: an identity file holds no picture"
+    ):
+        begins.generate(identity)
+    assert begins.generate(identity.model_copy(update={"strength": None})).images
+
+
+def test_every_candidate_begins_with_the_photo(begins: AvatarEngine) -> None:
+    """The tests' packs draw no faces, so of all candidates the first is kept."""
+    plain = AvatarRequest(image=PHOTOS / "obama.jpg", seed=1, strength=0.5, batch=2)
+    best = begins.generate(plain.model_copy(update={"best_of": 3}))
+    assert best.seeds == (1, 4)
+    for seed, image in zip(best.seeds, best.images, strict=True):
+        alone = begins.generate(plain.model_copy(update={"seed": seed, "batch": 1})).images[0]
+        assert np.abs(alone.astype(int) - image).max() <= 1

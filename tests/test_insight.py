@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,25 @@ def test_the_nets_run_on_the_engines_provider(faces: Path, provider: str) -> Non
     reference = FaceDetector(Scrfd(faces / face_pack.SCRFD, "cpu")).detect(image).faces[0]
     np.testing.assert_allclose(found.landmarks, reference.landmarks, atol=0.05)
     np.testing.assert_allclose(embeds, ArcFace(faces / face_pack.ARCFACE, "cpu").embed(crop), atol=1e-3)
+
+
+def test_many_threads_share_the_nets(engine: AvatarEngine) -> None:
+    detector, embedder = engine.faces.detector, engine.faces.embedder
+    assert detector is not None
+    assert embedder is not None
+
+    def look(name: str) -> tuple[Any, ...]:
+        image = tiny_pack.photo(name)
+        face = detector.detect(image).faces[0]
+        return (
+            face.bbox,
+            face.landmarks.tolist(),
+            embedder.embed(align(image, face.landmarks, "arcface", 112)).tolist(),
+        )
+
+    alone = [look(name) for name in NAMES]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(look, NAMES * 3)) == alone * 3
 
 
 def test_a_detector_of_another_layout_is_refused(tmp_path: Path, faces: Path) -> None:

@@ -17,6 +17,14 @@ from faceavatar_cli.exits import Manner, debug_option, epilog, json_option, prin
 @click.option("--name", help="The pack's name (its folder's).")
 @click.option("--license", "license_", required=True, help="The checkpoint's licence, for the manifest.")
 @parts_options
+@click.option("--vae-encoder", is_flag=True, help="Add the VAE's encoder, for a request's strength.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="Of the arithmetic; int8 stores weights so and computes in fp32.",
+)
 @click.option(
     "--face-pack",
     type=click.Path(path_type=Path, exists=True),
@@ -32,14 +40,6 @@ from faceavatar_cli.exits import Manner, debug_option, epilog, json_option, prin
     "--accept-license",
     metavar="TERMS",
     help="Agree to their terms, 'non-commercial'; needed with --with-face-pack.",
-)
-@click.option("--vae-encoder", is_flag=True, help="Add the VAE's encoder, for a request's strength.")
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
-    default="fp32",
-    show_default=True,
-    help="Of the arithmetic; int8 stores weights so and computes in fp32.",
 )
 @click.option("--steps", "num_inference_steps", type=click.IntRange(1, 50), help="The pack's default.")
 @click.option("--guidance", "guidance_scale", type=click.FloatRange(1, 30), help="The pack's default.")

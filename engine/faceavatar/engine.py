@@ -72,9 +72,8 @@ class Prepared:
         ]
         plan = self.plan
         name, steps = plan.request.scheduler, plan.request.num_inference_steps
-        begins = plan.start, self.clean is None
-        drawn = plan.latent_shape, rounds(plan.request)
-        return *drawn, name, steps, plan.face_scale, tuple(shapes), plan.guidance.free, begins
+        drawn = plan.latent_shape, rounds(plan.request), plan.start, self.clean is None
+        return *drawn, name, steps, plan.face_scale, tuple(shapes), plan.guidance.free
 
 
 class AvatarEngine:
@@ -252,20 +251,21 @@ class AvatarEngine:
         look: Look | None = None
         if plan.face_embeds is not None:
             look = Look(None, plan.face_embeds, plan.face_crop)
-        photo: Picture | None = None
+        reference: Picture | Identity | None = None
         if request.strength is not None or (look is None and self.adapter is not None):
             with clock.measure("load_image"):
                 reference = open_reference(request.image)
-            if look is None and self.adapter is not None:
-                look = self.faces.look(reference, request.face_index, clock)
-            if request.strength is not None:
-                photo = _photo(reference)
+            if request.strength is not None and isinstance(reference, Identity):
+                allowed = "None: an identity file holds no picture to begin with"
+                raise InvalidRequest("strength", request.strength, allowed)
+        if reference is not None and look is None and self.adapter is not None:
+            look = self.faces.look(reference, request.face_index, clock)
         conditions = make_conditions(plan, look, self.text, self.faces, self.unet, clock)
-        return Prepared(plan, look, conditions, clock, self._encode(photo, plan, clock))
+        return Prepared(plan, look, conditions, clock, self._encode(reference, plan, clock))
 
-    def _encode(self, photo: Picture | None, plan: Plan, clock: Stopwatch) -> Floats | None:
+    def _encode(self, photo: Picture | Identity | None, plan: Plan, clock: Stopwatch) -> Floats | None:
         """The latents of the photo, cropped to what is drawn, where the run begins with them."""
-        if photo is None or plan.request.strength is None:
+        if not isinstance(photo, np.ndarray) or plan.request.strength is None:
             return None
         with clock.measure("encode"):
             with self._lazy_lock:
@@ -307,8 +307,8 @@ class AvatarEngine:
         conditions = join_conditions([one.conditions for one in prepared], batches)
         guidance = join_guidance([plan.guidance for plan in plans], batches)
         photos = [
-            np.repeat(one.clean, batch, 0)
-            for one, batch in zip(prepared, batches, strict=True)
+            np.repeat(one.clean, count, 0)
+            for one, count in zip(prepared, batches, strict=True)
             if one.clean is not None
         ]
         clean = np.concatenate(photos) if photos else None
@@ -409,13 +409,6 @@ class _Drawing:
 
     prepared: Prepared
     kept: Kept
-
-
-def _photo(reference: Picture | Identity) -> Picture:
-    """The picture that strength begins with. Raises InvalidRequest for an identity file, which holds none."""
-    if isinstance(reference, Identity):
-        raise InvalidRequest("strength", "an identity file", "None: it holds no picture to begin with")
-    return reference
 
 
 def _rows(batches: Sequence[int]) -> Iterator[slice]:

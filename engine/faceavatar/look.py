@@ -153,11 +153,9 @@ class FaceReader:
         again = f"make it anew from the photo: faceavatar embed PHOTO --pack {name} -o WHO.faceid"
         if face_index is not None:
             raise InvalidRequest("face_index", face_index, "None: an identity file holds one face")
+        self.must_see()
         encoder = encoder_of(manifest)
-        if encoder is None:
-            raise MissingGraph(
-                f"{name}: this pack has no face encoder, so it cannot tell whose identity files it takes"
-            )
+        assert encoder is not None
         if identity.encoder != encoder[0]:
             got = f"an identity of {identity.encoder_name} ({identity.encoder[:12]})"
             raise InvalidRequest(

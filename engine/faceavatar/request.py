@@ -135,9 +135,9 @@ class AvatarRequest(BaseModel):
     controlnet_scale: float | None = Field(default=None, ge=0, le=1.5, allow_inf_nan=False)
     preview_every: int = Field(default=0, ge=0, le=50)
     face_index: int | None = Field(default=None, ge=0, le=999)
-    strength: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False)
     best_of: int = Field(default=1, ge=1, le=8)
     similarity: bool = False
+    strength: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False)
 
     @model_validator(mode="wrap")
     @classmethod

@@ -14,9 +14,6 @@ from faceavatar_export.diffusion.checkpoint import Lora, Reading
 from faceavatar_export.diffusion.export import Options, export_pack
 from faceavatar_export.face_models import FaceSource
 
-# The flags of face models, in the order of FaceSource's fields.
-FACES = ("face_pack", "face_pack_license", "with_face_pack", "accept_license")
-
 
 def export_checkpoint(
     source: str,
@@ -25,16 +22,12 @@ def export_checkpoint(
     license: str,
     say: Callable[[str], None],
     loras: Sequence[tuple[Path, float]] = (),
-    face_pack: Path | None = None,
-    face_pack_license: str | None = None,
-    with_face_pack: str | None = None,
-    accept_license: str | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Export SOURCE to the pack folder OUT; gives what parity.json holds.
 
-    loras: files and their weights. options: the other fields of diffusion.export.Options, and those of
-    diffusion.checkpoint.Reading and face_models.FaceSource.
+    loras: files and their weights. options: the other fields of diffusion.export.Options, those of
+    diffusion.checkpoint.Reading, and face_pack with its licence or with_face_pack with the terms agreed to.
     Raises InvalidRequest, PackInvalid and its kin.
     """
     with _quiet_libraries():
@@ -67,11 +60,12 @@ def _options(
     more: dict[str, Any],
 ) -> Options:
     own = {field.name for field in fields(Reading)}
+    models = ("face_pack", "face_pack_license", "with_face_pack", "accept_license")
+    faces = FaceSource(*(more.get(name) for name in models))
     reading = Reading(**{key: value for key, value in more.items() if key in own})
     fused = tuple(Lora(path, weight) for path, weight in loras)
-    faces = FaceSource(*(more.get(name) for name in FACES))
-    rest = {key: value for key, value in more.items() if key not in own and key not in FACES}
-    return Options(source, out, name, license, loras=fused, reading=reading, faces=faces, **rest)
+    rest = {key: value for key, value in more.items() if key not in {*own, *models}}
+    return Options(source, out, name, license, loras=fused, faces=faces, reading=reading, **rest)
 
 
 @contextmanager

@@ -27,20 +27,24 @@ def test_a_source_that_is_none_is_refused(run: Any, tmp_path: Path) -> None:
 
 
 def test_the_four_commands_of_the_docs_are_understood(place: Path) -> None:
-    (block,) = re.findall(r"```sh\n(.*?)```", DOCS, flags=re.S)
+    block, instantid = re.findall(r"```sh\n(.*?)```", DOCS, flags=re.S)
     first, second, third, fourth = block.strip().splitlines()
     extras = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
     for command in (first, third):
         for extra in re.findall(r"faceavatar\[(.*?)\]", command)[0].split(","):
             assert extra in extras["project"]["optional-dependencies"]
     (place / "stable-diffusion-v1-5").mkdir()
-    for file in ("ip-adapter-faceid_sd15.bin", "selfie.jpg"):
+    for file in ("ip-adapter-faceid_sd15.bin", "ip-adapter.bin", "ControlNetModel", "selfie.jpg"):
         (place / file).touch()
     arguments = shlex.split(second)[1:]
     understood = cli.commands["export"].make_context("export", arguments[1:]).params
     assert understood["with_face_pack"] == "buffalo_l"
     assert understood["accept_license"] == TERMS
     assert understood["face_adapter"] == Path("ip-adapter-faceid_sd15.bin")
+    arguments = shlex.split(instantid)[1:]
+    assert (
+        cli.commands["export"].make_context("export", arguments[1:]).params["with_face_pack"] == "antelopev2"
+    )
     arguments = shlex.split(fourth)[1:]
     understood = cli.commands["generate"].make_context("generate", arguments[1:]).params
     assert (understood["photo"], understood["pack"]) == ("selfie.jpg", "./sd15-faceid")

@@ -23,6 +23,7 @@ import torch
 from faceavatar import AvatarEngine
 from faceavatar.backends import resolve_provider
 from faceavatar.errors import InvalidRequest, PackInvalid
+from faceavatar.manifest import Recogniser
 from faceavatar_export.diffusion.checkpoint import (
     AS_IT_IS,
     Checkpoint,
@@ -362,7 +363,9 @@ def prove(
             f"{row['width']}x{row['height']}, batch {row['batch']}: {row['max_difference']}/255 off"
             + ("" if row["psnr"] is None else f", {row['psnr']} dB")
         )
-    seen = prove_face_models(engine) if engine.faces.detector is not None else None
+    face = engine.pack.manifest.face
+    insight = face is not None and isinstance(face.encoder, Recogniser)
+    seen = prove_face_models(engine) if insight else None
     if seen is not None and not seen["misses"]:
         say(f"the face in a photo: {seen['landmarks']:.2g} pixels away from insightface's")
     return {

@@ -135,7 +135,7 @@ def _line(listing: PackListing) -> str:
 
 def _description(pack: Pack) -> list[tuple[str, str]]:
     manifest = pack.manifest
-    sizes, defaults = manifest.sizes, manifest.defaults
+    sizes, settled = manifest.sizes, manifest.defaults.model_dump(exclude_none=True)
     native = ", ".join(f"{width}x{height}" for height, width in sizes.native)
     licenses = Counter(file.license for file in manifest.files.values())
     lines = [
@@ -146,7 +146,7 @@ def _description(pack: Pack) -> list[tuple[str, str]]:
         ("size", _megabytes(_size(pack))),
         ("draws at", native or f"any multiple of {sizes.multiple_of}"),
         ("face", _face(manifest.face)),
-        ("defaults", ", ".join(f"{name} {value}" for name, value in defaults.model_dump().items())),
+        ("defaults", ", ".join(f"{name} {value}" for name, value in settled.items())),
         ("licences", ", ".join(f"{license} ({count} files)" for license, count in licenses.items())),
     ]
     proof = _proof(pack)

@@ -25,6 +25,22 @@ from faceavatar_cli.exits import Manner, debug_option, epilog, json_option, prin
     show_default=True,
     help="Of the arithmetic; int8 stores weights so and computes in fp32.",
 )
+@click.option(
+    "--face-pack",
+    type=click.Path(path_type=Path, exists=True),
+    help="InsightFace's detector and recogniser for the pack: a folder.",
+)
+@click.option("--face-pack-license", help="Their licence, for the manifest; needed with --face-pack.")
+@click.option(
+    "--with-face-pack",
+    metavar="NAME",
+    help="Fetch them from InsightFace's model zoo: buffalo_l (FaceID) or antelopev2 (InstantID).",
+)
+@click.option(
+    "--accept-license",
+    metavar="TERMS",
+    help="Agree to their terms, 'non-commercial'; needed with --with-face-pack.",
+)
 @click.option("--steps", "num_inference_steps", type=click.IntRange(1, 50), help="The pack's default.")
 @click.option("--guidance", "guidance_scale", type=click.FloatRange(1, 30), help="The pack's default.")
 @click.option(

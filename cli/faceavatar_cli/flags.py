@@ -84,6 +84,16 @@ _OPTIONS = (
         "Which face of several: 0 is the largest, 1 the next (largest).",
     ),
     click.option(
+        "--best-of",
+        type=int,
+        help="Draw so many candidates for each avatar, 1 to 8, and keep the one that resembles most (1).",
+    ),
+    click.option(
+        "--similarity/--no-similarity",
+        help="Measure how much each avatar resembles the face in the photo.",
+        default=None,
+    ),
+    click.option(
         "--preview-every",
         type=int,
         help="Rewrite a preview picture beside the output after every so many steps (0: none).",

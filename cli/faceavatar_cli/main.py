@@ -12,6 +12,7 @@ import click
 
 from faceavatar import FaceAvatarError, __version__
 from faceavatar_cli.doctor import doctor
+from faceavatar_cli.embed import embed
 from faceavatar_cli.exits import Manner, debug_option, epilog, fail
 from faceavatar_cli.export import export
 from faceavatar_cli.generate import generate
@@ -32,7 +33,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (generate, export, packs, doctor):
+for _command in (generate, embed, export, packs, doctor):
     cli.add_command(_command)
 
 

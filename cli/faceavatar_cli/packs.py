@@ -164,7 +164,10 @@ def _face(face: Face | None) -> str:
         return "none: this pack does not look at faces"
     adapter = face.adapter
     words = f"{adapter.kind}, {adapter.tokens} tokens of a {adapter.embedding_size}-number embedding"
-    return words if face.detector else f"{words}, which has to be handed in: no face models"
+    if face.detector is None:
+        return f"{words}, which has to be handed in: no face models"
+    package = ", run by insightface" if face.detector.kind == "scrfd" else ""
+    return f"{words}; detector {face.detector.kind}{package}"
 
 
 def _proof(pack: Pack) -> str | None:

@@ -23,6 +23,7 @@ from faceavatar.errors import (
 
 if TYPE_CHECKING:
     from faceavatar.engine import AvatarEngine
+    from faceavatar.identity import Identity
     from faceavatar.request import AvatarRequest
     from faceavatar.result import AvatarResult, FaceInfo, Step, read_metadata
 
@@ -35,6 +36,7 @@ __all__ = [
     "FaceAvatarError",
     "FaceInfo",
     "HashMismatch",
+    "Identity",
     "ImageError",
     "InvalidRequest",
     "MissingExtra",
@@ -56,6 +58,7 @@ _ROOMS = {
     "AvatarRequest": "request",
     "AvatarResult": "result",
     "FaceInfo": "result",
+    "Identity": "identity",
     "Step": "result",
     "read_metadata": "result",
 }

@@ -93,9 +93,10 @@ def _keypoints(plan: Plan, look: Look | None, halves: int) -> dict[str, list[Flo
     points = plan.face_landmarks
     wanted = (plan.request.height, plan.request.width)
     if points is None:
-        if look is None or look.face is None or look.photo_size is None:
+        if look is None or look.place is None:
             raise InvalidRequest("face_landmarks", None, "the five points of the face: no photo shows them")
-        points = place_landmarks(look.face.landmarks, look.face.bbox, look.photo_size, wanted)
+        seen = look.place
+        points = place_landmarks(seen.landmarks, seen.bbox, seen.photo_size, wanted)
     # What was only rounded up to the net's multiple is cut off again, half on each side: see sizes.bring_to.
     margin = [(drawn - asked) // 2 for drawn, asked in zip(plan.drawn_size, wanted, strict=True)]
     picture = draw_keypoints(points + margin[::-1], plan.drawn_size)

@@ -39,6 +39,8 @@ __all__ = [
 ]
 
 _LONGEST_VALUE = 80
+# Extras that bring all but one package, which pip may not install with what it asks for (docs/decisions.md).
+_FURTHER_COMMANDS = {"insightface": ", then pip install --no-deps insightface"}
 
 
 class FaceAvatarError(Exception):
@@ -130,7 +132,8 @@ class MissingExtra(FaceAvatarError):
         self.package = package
 
     def __str__(self) -> str:
-        return f"needs the package {self.package}: pip install 'faceavatar[{self.extra}]'"
+        further = _FURTHER_COMMANDS.get(self.extra, "")
+        return f"needs the package {self.package}: pip install 'faceavatar[{self.extra}]'{further}"
 
 
 class NumericalError(FaceAvatarError):

@@ -56,12 +56,16 @@ def load_image(source: ImageSource) -> NDArray[np.uint8]:
         with _damage_refused("the PIL image"):
             _refuse_bomb(source.size, "the PIL image")
             return _normalise(source)
-    if isinstance(source, bytes):
-        return _decode(source, "the picture")
-    return _decode(read_bytes(source), shown(source))
+    return decode_image(*read_encoded(source))
 
 
-def _decode(data: bytes, name: str) -> NDArray[np.uint8]:
+def read_encoded(source: bytes | str | Path) -> tuple[bytes, str]:
+    """The bytes of a path, http(s) URL or data URI, and its name for messages. Raises ImageError."""
+    return (source, "the picture") if isinstance(source, bytes) else (read_bytes(source), shown(source))
+
+
+def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
+    """As load_image, of bytes that were read; `name` stands in messages."""
     from PIL import Image
 
     with _damage_refused(name), Image.open(io.BytesIO(data), formats=_FORMATS) as image:

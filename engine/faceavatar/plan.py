@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from faceavatar.denoise import Guidance
 from faceavatar.errors import InvalidRequest, MissingGraph
+from faceavatar.likeness import check_likeness
 from faceavatar.manifest import Face, Manifest
 from faceavatar.request import AvatarRequest
 from faceavatar.schedulers import NoiseSchedule, Scheduler, make_scheduler
@@ -26,6 +27,8 @@ Value = TypeVar("Value")
 @dataclass(frozen=True)
 class Plan:
     """What one run does. request: the one handed in, with nothing left None that the pack decides.
+
+    seeds: of all candidates, best_of of them for each picture.
 
     latent_shape: (C, h, w); a cell of it is downsample pixels wide. latents: injected unit noise
     (B, C, h, w), or None for the seeds' own. face_embeds (1, E) and face_crop (S, S, 3): a face handed in,
@@ -76,6 +79,9 @@ def make_plan(
     """Settle a request. Raises InvalidRequest, and MissingGraph where the pack cannot do what it asks."""
     if (request.remove_background or request.bg_color) and manifest.matting is None:
         raise MissingGraph(f"{manifest.name}: this pack has no matting graph, so the background must stay")
+    check_likeness(request, manifest)
+    if latents is not None and request.best_of > 1:
+        raise InvalidRequest("best_of", request.best_of, "1 beside latents that are handed in")
     defaults = manifest.defaults
     if request.controlnet_scale is not None and defaults.controlnet_scale is None:
         raise InvalidRequest(
@@ -100,7 +106,7 @@ def make_plan(
     shape = (manifest.latents.channels, height // grain, width // grain)
     return Plan(
         request=request.model_copy(update=settled),
-        seeds=tuple((seed + index) % SEEDS for index in range(request.batch)),
+        seeds=tuple((seed + index) % SEEDS for index in range(request.batch * request.best_of)),
         latent_shape=shape,
         downsample=grain,
         scheduler=make_scheduler(scheduler, schedule, steps),

@@ -12,6 +12,7 @@ from typing import Any
 
 from faceavatar_export.diffusion.checkpoint import Lora, Reading
 from faceavatar_export.diffusion.export import Options, export_pack
+from faceavatar_export.face_models import FaceSource
 
 
 def export_checkpoint(
@@ -25,8 +26,8 @@ def export_checkpoint(
 ) -> dict[str, Any]:
     """Export SOURCE to the pack folder OUT; gives what parity.json holds.
 
-    loras: files and their weights. options: the other fields of diffusion.export.Options,
-    and those of diffusion.checkpoint.Reading.
+    loras: files and their weights. options: the other fields of diffusion.export.Options, those of
+    diffusion.checkpoint.Reading, and face_pack with its licence or with_face_pack with the terms agreed to.
     Raises InvalidRequest, PackInvalid and its kin.
     """
     with _quiet_libraries():
@@ -59,10 +60,12 @@ def _options(
     more: dict[str, Any],
 ) -> Options:
     own = {field.name for field in fields(Reading)}
+    models = ("face_pack", "face_pack_license", "with_face_pack", "accept_license")
+    faces = FaceSource(*(more.get(name) for name in models))
     reading = Reading(**{key: value for key, value in more.items() if key in own})
     fused = tuple(Lora(path, weight) for path, weight in loras)
-    rest = {key: value for key, value in more.items() if key not in own}
-    return Options(source, out, name, license, loras=fused, reading=reading, **rest)
+    rest = {key: value for key, value in more.items() if key not in {*own, *models}}
+    return Options(source, out, name, license, loras=fused, faces=faces, reading=reading, **rest)
 
 
 @contextmanager

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import checkpoints
+import face_pack
 import numpy as np
 import pytest
+import tiny_pack
 
-from faceavatar import AvatarEngine, AvatarRequest, InvalidRequest
+from faceavatar import AvatarEngine, AvatarRequest, Identity, InvalidRequest
 from faceavatar.errors import MissingGraph, ProviderUnavailable
 from faceavatar.pack import Pack, verify
 from faceavatar_cli.main import main
+from faceavatar_export import face_models
 from faceavatar_export.diffusion.checkpoint import open_checkpoint
 from faceavatar_export.diffusion.export import Options, export_pack
 from faceavatar_export.diffusion.face_adapter import read_face_adapter
@@ -70,9 +73,15 @@ def sd_faceid(folder: Path, sd: Path) -> tuple[Path, Path, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def xl_plus_v2(folder: Path, xl: Path, clip: Path) -> tuple[Path, Path, dict[str, Any]]:
+    """With face models, fetched from a server of our own."""
     adapter = checkpoints.face_adapter(folder / "ip-adapter-faceid-plusv2_sdxl.safetensors", xl, "plus")
-    more = {"face_adapter": adapter, "image_encoder": clip}
-    return folder / "xl-plusv2", adapter, export(xl, folder / "xl-plusv2", **more)
+    faces = face_pack.build(folder / "faces")
+    source = face_models.FaceSource(name="buffalo_l", accepted="non-commercial")
+    more = {"face_adapter": adapter, "image_encoder": clip, "faces": source}
+    with face_pack.published(face_pack.zipped(faces)) as (url, _), pytest.MonkeyPatch.context() as patch:
+        release = face_models.Release(url, face_pack.hashes(faces))
+        patch.setattr(face_models, "RELEASES", {"buffalo_l": release})
+        return folder / "xl-plusv2", adapter, export(xl, folder / "xl-plusv2", **more)
 
 
 def assert_proved(report: dict[str, Any]) -> None:
@@ -207,6 +216,48 @@ def test_a_pack_without_face_models_asks_for_the_embedding(sd_faceid: tuple[Path
         engine.generate(AvatarRequest(image=PHOTO))
     with pytest.raises(InvalidRequest, match=r"face_embeds: got .*\(3,\).*512"):
         engine.generate(AvatarRequest(image=PHOTO), face_embeds=np.ones(3, np.float32))
+
+
+def test_a_photo_becomes_a_picture_in_a_pack_with_face_models(
+    folder: Path, xl_plus_v2: tuple[Path, Path, Any]
+) -> None:
+    pack, _, report = xl_plus_v2
+    assert report["faces"]["misses"] == []
+    assert report["faces"]["cosine"] > 0.9999
+    assert report["faces"]["landmarks"] < 0.01
+    manifest = Pack.load(pack).manifest
+    for name, sha256 in face_pack.hashes(folder / "faces").items():
+        assert manifest.files[name].sha256 == sha256  # as published, byte for byte
+        assert manifest.files[name].license == "InsightFace model zoo: non-commercial research only"
+        assert manifest.files[name].attribution == "InsightFace, buffalo_l"
+    assert face_pack.OTHER not in manifest.files
+    engine = AvatarEngine.load(pack, provider="cpu")
+    request = AvatarRequest(
+        image=tiny_pack.photo("obama"), height=256, width=256, seed=2, num_inference_steps=1
+    )
+    drawn = engine.generate(request)
+    assert drawn.face is not None
+    other = engine.generate(request.model_copy(update={"image": tiny_pack.photo("ardern")}))
+    assert not np.array_equal(drawn.images[0], other.images[0])
+    identity = engine.identity(tiny_pack.photo("obama"))
+    assert identity.image_embeds is not None
+    assert identity.image_embeds.shape[0] == 1
+    same = engine.generate(request.model_copy(update={"image": identity.to_bytes()}))
+    assert np.array_equal(drawn.images[0], same.images[0])
+    assert (same.face, same.warnings) == (None, ())
+    with pytest.raises(
+        InvalidRequest, match=r"an identity without image states.*one with the states of xl-plusv2"
+    ):
+        engine.prepare(
+            request.model_copy(
+                update={"image": replace(identity, image_embeds=None, image_encoder=None).to_bytes()}
+            )
+        )
+    with pytest.raises(InvalidRequest, match="another encoder's states"):
+        engine.prepare(
+            request.model_copy(update={"image": replace(identity, image_encoder="0" * 64).to_bytes()})
+        )
+    assert Identity.load(identity.to_bytes()).image_encoder == identity.image_encoder
 
 
 def test_a_pack_is_proved_again_and_a_changed_graph_is_named_with_its_error(

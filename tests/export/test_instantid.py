@@ -281,6 +281,19 @@ def test_handed_in_landmarks_replace_the_photos_and_keep_its_face(seeing: Avatar
     assert "the face's landmarks were handed in: it is drawn where they are" in result.warnings
 
 
+def test_an_identity_is_drawn_where_its_photo_showed_the_face(seeing: AvatarEngine) -> None:
+    photo = tiny_pack.photo("obama")
+    identity = seeing.identity(photo).to_bytes()
+    # Another aspect than the photo's, so that the box decides what of it is seen.
+    request = ask(image=photo, height=256, width=320)
+    fed = control_images(seeing, request)
+    np.testing.assert_array_equal(control_images(seeing, request.model_copy(update={"image": identity})), fed)
+    assert fed.any()
+    other = seeing.generate(request.model_copy(update={"image": identity}))
+    np.testing.assert_array_equal(other.images[0], seeing.generate(request).images[0])
+    assert (other.face, other.warnings) == (None, ())
+
+
 def control_images(engine: AvatarEngine, request: AvatarRequest, points: Any = None) -> NDArray[np.float32]:
     """The pictures that the UNet was fed with at the first step."""
     plain = engine.unet.session

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
@@ -22,6 +23,7 @@ import torch
 from faceavatar import AvatarEngine
 from faceavatar.backends import resolve_provider
 from faceavatar.errors import InvalidRequest, PackInvalid
+from faceavatar.manifest import Recogniser
 from faceavatar_export.diffusion.checkpoint import (
     AS_IT_IS,
     Checkpoint,
@@ -49,6 +51,14 @@ from faceavatar_export.diffusion.proof import (
 from faceavatar_export.diffusion.proof_photo import STRENGTH
 from faceavatar_export.diffusion.schedule import Sampling, read_sampling
 from faceavatar_export.diffusion.via_optimum import add_cross_check, find_optimum
+from faceavatar_export.face_models import (
+    NO_FACES,
+    FaceModels,
+    FaceSource,
+    check_face_source,
+    open_face_models,
+)
+from faceavatar_export.face_models import prove as prove_face_models
 from faceavatar_export.graphs import BF16_OPSET, OPSET, export_graph, store_weights_as_int8
 from faceavatar_export.pack_writer import Provenance, write_manifest
 
@@ -74,6 +84,7 @@ class Options:
     face_adapter: Path | None = None
     face_adapter_kind: Kind | None = None
     image_encoder: Path | None = None
+    faces: FaceSource = NO_FACES
     controlnet: Path | None = None
     loras: tuple[Lora, ...] = ()
     reading: Reading = AS_IT_IS
@@ -100,11 +111,18 @@ class References:
 
 def export_pack(options: Options, say: Say) -> dict[str, Any]:
     """Write the pack and give its parity report. Raises InvalidRequest; PackInvalid for a failed proof."""
+    check_face_source(options.faces, options.face_adapter is not None)
+    with TemporaryDirectory(prefix="faceavatar-") as scratch:
+        return _export_pack(options, Path(scratch), say)
+
+
+def _export_pack(options: Options, scratch: Path, say: Say) -> dict[str, Any]:
     started = time.monotonic()
     if options.out.exists():
         raise InvalidRequest("--out", str(options.out), "a folder that does not exist yet")
     optimum = find_optimum(options.optimum_python) if options.via == "optimum" else None
     folder, adapter, image_encoder = read_inputs(options)
+    faces = open_face_models(options.faces, 0 if adapter is None else adapter.embedding_size, scratch, say)
     references = draw_references(options, folder, adapter, image_encoder, say)
     draft = options.out.with_name(f".{options.out.name}.partial")
     shutil.rmtree(draft, ignore_errors=True)
@@ -112,7 +130,7 @@ def export_pack(options: Options, say: Say) -> dict[str, Any]:
     try:
         checkpoint = open_parts(options, folder)
         graphs = _write_graphs(options, checkpoint, adapter, image_encoder, draft, say)
-        _write_pack(options, checkpoint, adapter, image_encoder, references.sampling, graphs, draft)
+        _write_pack(options, checkpoint, adapter, image_encoder, faces, references.sampling, graphs, draft)
         del checkpoint, image_encoder
         gc.collect()
         report = prove(options, draft, graphs, references, say)
@@ -223,6 +241,7 @@ def _write_pack(
     checkpoint: Checkpoint,
     adapter: FaceAdapterFile | None,
     image_encoder: Any,
+    faces: FaceModels | None,
     sampling: Sampling,
     graphs: dict[str, dict[str, Any]],
     draft: Path,
@@ -238,6 +257,8 @@ def _write_pack(
     if options.controlnet is not None:
         both = f"{licence.attribution}, with {options.controlnet.name}"
         files |= {name: Provenance(options.license, both) for name in files if name.startswith("unet.onnx")}
+    if faces is not None:
+        files |= faces.copy_to(draft)
     write_manifest(
         draft,
         {
@@ -248,7 +269,7 @@ def _write_pack(
         },
         {role: (f"{role}.onnx", report["precision"]) for role, report in graphs.items()},
         files,
-        _tail(options, checkpoint, adapter, image_encoder, sampling, graphs),
+        _tail(options, checkpoint, adapter, image_encoder, faces, sampling, graphs),
     )
 
 
@@ -257,6 +278,7 @@ def _tail(
     checkpoint: Checkpoint,
     adapter: FaceAdapterFile | None,
     image_encoder: Any,
+    faces: FaceModels | None,
     sampling: Sampling,
     graphs: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
@@ -299,6 +321,8 @@ def _tail(
     }
     if adapter is not None:
         tail["face"] = _face_part(checkpoint, adapter, image_encoder)
+        if faces is not None:
+            tail["face"] |= faces.part()
     return tail
 
 
@@ -339,12 +363,18 @@ def prove(
             f"{row['width']}x{row['height']}, batch {row['batch']}: {row['max_difference']}/255 off"
             + ("" if row["psnr"] is None else f", {row['psnr']} dB")
         )
+    face = engine.pack.manifest.face
+    insight = face is not None and isinstance(face.encoder, Recogniser)
+    seen = prove_face_models(engine) if insight else None
+    if seen is not None and not seen["misses"]:
+        say(f"the face in a photo: {seen['landmarks']:.2g} pixels away from insightface's")
     return {
         "machine": f"{platform.machine()}, {platform.system()}",
         "versions": {name: version(name) for name in PACKAGES},
         "graphs": graphs,
         "pipeline": rows,
-        "misses": misses(options.precision, graphs, rows),
+        **({} if seen is None else {"faces": seen}),
+        "misses": [*misses(options.precision, graphs, rows), *(seen["misses"] if seen else [])],
     }
 
 

@@ -18,7 +18,7 @@ from faceavatar.errors import InvalidRequest, MissingGraph, PackInvalid
 from faceavatar.pack import Pack
 from faceavatar.schedulers import SCHEDULER_NAMES
 from faceavatar_export.diffusion.checkpoint import Reading
-from faceavatar_export.diffusion.export import Options
+from faceavatar_export.diffusion.options import Options
 from faceavatar_export.diffusion.proof import LARGEST_DIFFERENCE, Case
 from faceavatar_export.diffusion.proof_photo import STRENGTH, make_photo
 from faceavatar_export.diffusion.vae import open_tiny_vae
@@ -52,7 +52,10 @@ def made(folder: Path, tiny: Path) -> Exported:
 def test_a_file_with_a_tiny_decoder_draws_what_diffusers_draws(made: Exported) -> None:
     agreement.assert_proved(made)
     assert set(made.report["graphs"]) == {"text_encoder", "unet", "vae_decoder", "vae_encoder"}
-    assert Pack.load(made.pack).manifest.latents.scaling_factor == 0.18215
+    manifest = Pack.load(made.pack).manifest
+    assert manifest.latents.scaling_factor == 0.18215
+    assert manifest.files["vae_decoder.onnx.data"].attribution == "exported from taesd_decoder.safetensors"
+    assert manifest.files["vae_encoder.onnx.data"].attribution == "exported from sd15.safetensors"
 
 
 def test_a_file_draws_what_the_folder_of_the_same_weights_draws(made: Exported) -> None:

@@ -100,6 +100,8 @@ def test_a_lora_of_lcm_is_fused_and_draws_as_diffusers_does_with_it_beside(
         AvatarEngine.load(made.pack, provider="cpu"),
     )
     assert engine.pack.manifest.defaults.scheduler == "lcm"
+    attribution = engine.pack.manifest.files["unet.onnx"].attribution
+    assert attribution == "exported from base, with pytorch_lora_weights.safetensors"
     pipeline = checkpoint.pipeline
     pipeline.load_lora_weights(str(folder), weight_name=path.name, adapter_name="lcm")
     pipeline.set_adapters(["lcm"], adapter_weights=[0.8])

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from faceavatar import AvatarEngine
 from faceavatar_export.diffusion.checkpoint import AS_IT_IS, Reading, open_checkpoint
-from faceavatar_export.diffusion.export import Options, export_pack
+from faceavatar_export.diffusion.export import export_pack
 from faceavatar_export.diffusion.face_adapter import read_face_adapter
+from faceavatar_export.diffusion.options import Options
 from faceavatar_export.diffusion.proof import (
     LARGEST_DIFFERENCE,
     Case,

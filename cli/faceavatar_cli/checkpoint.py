@@ -74,6 +74,9 @@ _PARTS = (
         help="What the weights were distilled to, where the scheduler does not tell it: turbo (Turbo, "
         "Lightning) or lcm.",
     ),
+    click.option(
+        "--unet", type=_FILE, help="Another UNet in place of the checkpoint's: a folder or .safetensors file."
+    ),
     click.option("--vae", type=_FOLDER, help="Another VAE in place of the checkpoint's: a folder."),
     click.option("--tiny-vae", type=_FILE, help="A tiny decoder (TAESD) in place of the VAE's."),
 )

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from faceavatar_export.diffusion.checkpoint import Lora, Reading
-from faceavatar_export.diffusion.export import Options, export_pack
+from faceavatar_export.diffusion.export import export_pack
+from faceavatar_export.diffusion.options import Options
 from faceavatar_export.face_models import FaceSource
 
 

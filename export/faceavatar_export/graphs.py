@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnxscript import optimizer
@@ -131,8 +132,9 @@ def store_weights_as_int8(path: Path, external_data: bool = False) -> None:
     graph.node.extend(nodes)
     if external_data:
         beside = path.with_name(f"{path.name}.data")
-        beside.unlink(missing_ok=True)  # onnx would write behind what is there
-        onnx.save(model, path, save_as_external_data=True, location=beside.name)
+        beside.unlink(missing_ok=True)
+        # Not by onnx.save, which looks for a file of that name in the working directory and refuses there.
+        onnx_ir.save(onnx_ir.from_proto(model), path, external_data=beside.name)
     else:
         onnx.save(model, path)
     onnx.checker.check_model(path)

@@ -22,9 +22,10 @@ from faceavatar.pack import Pack, verify
 from faceavatar_cli.main import main
 from faceavatar_export import face_models
 from faceavatar_export.diffusion.checkpoint import open_checkpoint
-from faceavatar_export.diffusion.export import Options, export_pack
+from faceavatar_export.diffusion.export import export_pack
 from faceavatar_export.diffusion.face_adapter import read_face_adapter
 from faceavatar_export.diffusion.graphs_of import graph_plans
+from faceavatar_export.diffusion.options import Options
 from faceavatar_export.diffusion.proof import (
     LARGEST_DIFFERENCE,
     Case,
@@ -321,7 +322,7 @@ def test_an_export_that_misses_its_bounds_is_not_written_unless_forced(
         "prove",
         lambda options, draft, graphs, *_: {"pipeline": [], "misses": proof.misses("fp32", graphs, [])},
     )
-    monkeypatch.setattr(room, "_write_pack", lambda *_: None)
+    monkeypatch.setattr(room, "write_pack", lambda *_: None)
     with pytest.raises(
         Exception, match=r"text_encoder is .* away from torch, allowed 1e-12; nothing was written"
     ):

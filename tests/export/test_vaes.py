@@ -18,8 +18,9 @@ from faceavatar.errors import InvalidRequest, MissingGraph, PackInvalid
 from faceavatar.pack import Pack
 from faceavatar.schedulers import SCHEDULER_NAMES
 from faceavatar_export.diffusion.checkpoint import Reading
+from faceavatar_export.diffusion.options import Options
 from faceavatar_export.diffusion.proof import LARGEST_DIFFERENCE, Case
-from faceavatar_export.diffusion.proof_photo import make_photo
+from faceavatar_export.diffusion.proof_photo import STRENGTH, make_photo
 from faceavatar_export.diffusion.vae import open_tiny_vae
 
 # The libraries' own deprecations while they export; what matters is measured.
@@ -51,7 +52,10 @@ def made(folder: Path, tiny: Path) -> Exported:
 def test_a_file_with_a_tiny_decoder_draws_what_diffusers_draws(made: Exported) -> None:
     agreement.assert_proved(made)
     assert set(made.report["graphs"]) == {"text_encoder", "unet", "vae_decoder", "vae_encoder"}
-    assert Pack.load(made.pack).manifest.latents.scaling_factor == 0.18215
+    manifest = Pack.load(made.pack).manifest
+    assert manifest.latents.scaling_factor == 0.18215
+    assert manifest.files["vae_decoder.onnx.data"].attribution == "exported from taesd_decoder.safetensors"
+    assert manifest.files["vae_encoder.onnx.data"].attribution == "exported from sd15.safetensors"
 
 
 def test_a_file_draws_what_the_folder_of_the_same_weights_draws(made: Exported) -> None:
@@ -63,6 +67,19 @@ def test_a_run_that_begins_with_the_photo_is_proved_by_the_export(made: Exported
     (row,) = [row for row in made.report["pipeline"] if row["strength"] is not None]
     assert row["max_difference"] <= LARGEST_DIFFERENCE
     assert row["spread"] > 10
+
+
+def test_a_pack_of_a_file_is_proved_again_with_the_parts_it_was_made_with(made: Exported) -> None:
+    from faceavatar_export.diffusion.reproof import prove_again
+
+    file = made.pack.parent / "sd15.safetensors"
+    options = Options(str(file), made.pack, "", "", reading=made.reading, proof_sizes=((256, 256),))
+    report = prove_again(options, lambda words: None)
+    assert report["misses"] == []
+    assert set(report["graphs"]) == {"text_encoder", "unet", "vae_decoder", "vae_encoder"}
+    assert [row["strength"] for row in report["pipeline"]] == [None, None, STRENGTH]
+    with pytest.raises(InvalidRequest, match=r"--tiny-vae: got None, .* made with: a tiny decoder"):
+        prove_again(replace(options, reading=Reading()), lambda words: None)
 
 
 def test_every_scheduler_begins_with_a_photo_as_diffusers_does(made: Exported) -> None:

@@ -13,9 +13,11 @@ import pytest
 import small
 import torch
 from agreement import Exported
+from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 
 from faceavatar import AvatarEngine, AvatarRequest
+from faceavatar.errors import PackInvalid
 from faceavatar.pack import Pack
 from faceavatar_export.diffusion.checkpoint import Lora, Reading, open_checkpoint
 from faceavatar_export.diffusion.proof import (
@@ -98,6 +100,8 @@ def test_a_lora_of_lcm_is_fused_and_draws_as_diffusers_does_with_it_beside(
         AvatarEngine.load(made.pack, provider="cpu"),
     )
     assert engine.pack.manifest.defaults.scheduler == "lcm"
+    attribution = engine.pack.manifest.files["unet.onnx"].attribution
+    assert attribution == "exported from base, with pytorch_lora_weights.safetensors"
     pipeline = checkpoint.pipeline
     pipeline.load_lora_weights(str(folder), weight_name=path.name, adapter_name="lcm")
     pipeline.set_adapters(["lcm"], adapter_weights=[0.8])
@@ -152,3 +156,38 @@ def test_the_base_variant_leaves_a_checkpoints_scheduler(source: Path) -> None:
     scheduler = open_checkpoint(source, reading=Reading(variant="base")).pipeline.scheduler
     assert scheduler.config.beta_end == checkpoints.SCHEDULE["beta_end"]
     assert read_sampling(scheduler, "sd15").name == "ddim"
+
+
+def test_a_published_unet_takes_the_place_of_the_checkpoints(folder: Path, source: Path) -> None:
+    other = UNet2DConditionModel.from_pretrained(small.small(folder / "lcm-unet", GUIDANCE_WIDTH) / "unet")
+    opened = open_checkpoint(source, reading=Reading(unet=folder / "lcm-unet" / "unet", variant="lcm"))
+    assert opened.pipeline.unet.config.time_cond_proj_dim == GUIDANCE_WIDTH
+    assert_same(opened.pipeline.unet, other)
+    halved = {
+        key: weight.half() for key, weight in open_checkpoint(source).pipeline.unet.state_dict().items()
+    }
+    save_file(halved, folder / "lightning_unet.safetensors")
+    opened = open_checkpoint(source, reading=Reading(unet=folder / "lightning_unet.safetensors"))
+    assert all(torch.equal(one.half(), halved[key]) for key, one in opened.pipeline.unet.state_dict().items())
+
+
+def assert_same(one: Any, other: Any) -> None:
+    weights = other.state_dict()
+    assert all(torch.equal(weight, weights[key]) for key, weight in one.state_dict().items())
+
+
+def test_a_unet_that_does_not_fit_is_refused(folder: Path, source: Path) -> None:
+    def refused(path: Path, words: str) -> None:
+        with pytest.raises(PackInvalid, match=words):
+            open_checkpoint(source, reading=Reading(unet=path))
+
+    checkpoints.sdxl(folder / "xl")
+    refused(
+        folder / "xl" / "unet", "cross_attention_dim is 80, the checkpoint's UNet has 48: made for another"
+    )
+    save_file({"conv_in.weight": torch.zeros(1)}, folder / "part.safetensors")
+    refused(folder / "part.safetensors", r"part\.safetensors: cannot be read as a UNet: size mismatch")
+    save_file({"model.diffusion_model.out.2.bias": torch.zeros(1)}, folder / "whole.safetensors")
+    refused(folder / "whole.safetensors", "a whole checkpoint's: give it as SOURCE")
+    (folder / "unet.bin").write_bytes(b"never read")
+    refused(folder / "unet.bin", r"expected \.safetensors: a pickled file may run code")

@@ -12,7 +12,8 @@ import checkpoints
 import pytest
 
 from faceavatar.errors import InvalidRequest
-from faceavatar_export.diffusion.export import Options, export_pack
+from faceavatar_export.diffusion.export import export_pack
+from faceavatar_export.diffusion.options import Options
 from faceavatar_export.diffusion.via_optimum import VARIABLE, find_optimum
 
 

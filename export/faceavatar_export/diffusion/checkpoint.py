@@ -19,6 +19,7 @@ from faceavatar.errors import InvalidRequest, PackInvalid
 from faceavatar_export.diffusion.schedule import Variant, as_variant
 from faceavatar_export.diffusion.single_file import PICKLES, Prediction, open_single_file
 from faceavatar_export.diffusion.single_file_config import Family
+from faceavatar_export.diffusion.unet import open_unet
 from faceavatar_export.diffusion.vae import open_tiny_vae, open_vae
 
 Pipeline = Any  # diffusers' pipelines are untyped
@@ -45,12 +46,14 @@ class Reading:
     """How to read a checkpoint: what its files leave open, and what takes the place of parts of it.
 
     config, prediction: for a single file, see single_file.py. variant: replaces the scheduler by that
-    variant's own. vae: a folder with another AutoencoderKL. tiny_vae: a decoder in TAESD's layout.
+    variant's own. unet: a folder or file with another UNet. vae: a folder with another AutoencoderKL.
+    tiny_vae: a decoder in TAESD's layout.
     """
 
     config: Path | None = None
     prediction: Prediction | None = None
     variant: Variant | None = None
+    unet: Path | None = None
     vae: Path | None = None
     tiny_vae: Path | None = None
 
@@ -115,6 +118,8 @@ def open_checkpoint(folder: Path, loras: Sequence[Lora] = (), reading: Reading =
     pipeline.set_progress_bar_config(disable=True)
     if reading.variant is not None:
         pipeline.scheduler = as_variant(pipeline.scheduler, reading.variant)
+    if reading.unet is not None:
+        pipeline.register_modules(unet=open_unet(reading.unet, pipeline.unet))
     full = pipeline.vae
     if pipeline.unet.config.in_channels != full.config.latent_channels:
         raise PackInvalid(

@@ -12,11 +12,11 @@ import resource
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -25,20 +25,18 @@ from faceavatar.backends import resolve_provider
 from faceavatar.errors import InvalidRequest, PackInvalid
 from faceavatar.manifest import Recogniser
 from faceavatar_export.diffusion.checkpoint import (
-    AS_IT_IS,
     Checkpoint,
-    Lora,
-    Reading,
     find_source,
     open_checkpoint,
 )
-from faceavatar_export.diffusion.face_adapter import FaceAdapterFile, Kind, read_face_adapter
+from faceavatar_export.diffusion.face_adapter import FaceAdapterFile, read_face_adapter
 from faceavatar_export.diffusion.graphs_of import GraphPlan, graph_plans
 from faceavatar_export.diffusion.instantid import SCALE, check_parts, with_controlnet
+from faceavatar_export.diffusion.options import Options
+from faceavatar_export.diffusion.pack_of import CROPS, PACKAGES, write_pack
 from faceavatar_export.diffusion.proof import (
     Case,
     Face,
-    clip_mean_and_std,
     compare,
     engine_pictures,
     graph_error,
@@ -52,51 +50,15 @@ from faceavatar_export.diffusion.proof_photo import STRENGTH
 from faceavatar_export.diffusion.schedule import Sampling, read_sampling
 from faceavatar_export.diffusion.via_optimum import add_cross_check, find_optimum
 from faceavatar_export.face_models import (
-    NO_FACES,
-    FaceModels,
-    FaceSource,
     check_face_source,
     open_face_models,
 )
 from faceavatar_export.face_models import prove as prove_face_models
 from faceavatar_export.graphs import BF16_OPSET, OPSET, export_graph, store_weights_as_int8
-from faceavatar_export.pack_writer import Provenance, write_manifest
 
 PARITY = "parity.json"
 EXAMPLE_SHAPE = (2, 13, 11)
-CROPS = {"sdxl": 256}  # FaceID-Plus aligns the face that CLIP sees at 224, on SDXL at 256
-PACKAGES = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime")
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to export and how. proof_sizes: two (height, width) in pixels, multiples of 8.
-
-    vae_encoder: add the graph that `strength` needs. via: "optimum" has optimum-onnx export the checkpoint
-    too, with the interpreter optimum_python, as a cross-check.
-    """
-
-    source: str
-    out: Path
-    name: str
-    license: str
-    face_adapter: Path | None = None
-    face_adapter_kind: Kind | None = None
-    image_encoder: Path | None = None
-    faces: FaceSource = NO_FACES
-    controlnet: Path | None = None
-    loras: tuple[Lora, ...] = ()
-    reading: Reading = AS_IT_IS
-    vae_encoder: bool = False
-    precision: str = "fp32"
-    num_inference_steps: int | None = None
-    guidance_scale: float | None = None
-    proof_sizes: tuple[tuple[int, int], ...] = ((256, 256), (264, 328))
-    proof_steps: int = 3
-    via: Literal["optimum"] | None = None
-    optimum_python: Path | None = None
-    force: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +92,7 @@ def _export_pack(options: Options, scratch: Path, say: Say) -> dict[str, Any]:
     try:
         checkpoint = open_parts(options, folder)
         graphs = _write_graphs(options, checkpoint, adapter, image_encoder, draft, say)
-        _write_pack(options, checkpoint, adapter, image_encoder, faces, references.sampling, graphs, draft)
+        write_pack(options, checkpoint, adapter, image_encoder, faces, references.sampling, graphs, draft)
         del checkpoint, image_encoder
         gc.collect()
         report = prove(options, draft, graphs, references, say)
@@ -234,116 +196,6 @@ def _export(plan: GraphPlan, path: Path) -> None:
     )
     if plan.precision == "int8":
         store_weights_as_int8(path, external_data=True)
-
-
-def _write_pack(
-    options: Options,
-    checkpoint: Checkpoint,
-    adapter: FaceAdapterFile | None,
-    image_encoder: Any,
-    faces: FaceModels | None,
-    sampling: Sampling,
-    graphs: dict[str, dict[str, Any]],
-    draft: Path,
-) -> None:
-    tokenizer = checkpoint.pipeline.tokenizer
-    tokenizer.backend_tokenizer.save(str(draft / "tokenizer.json"))
-    licence = Provenance(options.license, f"exported from {Path(options.source).name}")
-    files = {path.name: licence for path in sorted(draft.iterdir())}
-    if adapter is not None and options.face_adapter is not None:
-        for name in ("face_projection.onnx", "face_projection.onnx.data"):
-            if name in files:
-                files[name] = Provenance(options.license, f"exported from {options.face_adapter.name}")
-    if options.controlnet is not None:
-        both = f"{licence.attribution}, with {options.controlnet.name}"
-        files |= {name: Provenance(options.license, both) for name in files if name.startswith("unet.onnx")}
-    if faces is not None:
-        files |= faces.copy_to(draft)
-    write_manifest(
-        draft,
-        {
-            "name": options.name,
-            "version": "1.0.0",
-            "family": checkpoint.family,
-            "description": f"{Path(options.source).name}, {sampling.variant}",
-        },
-        {role: (f"{role}.onnx", report["precision"]) for role, report in graphs.items()},
-        files,
-        _tail(options, checkpoint, adapter, image_encoder, faces, sampling, graphs),
-    )
-
-
-def _tail(
-    options: Options,
-    checkpoint: Checkpoint,
-    adapter: FaceAdapterFile | None,
-    image_encoder: Any,
-    faces: FaceModels | None,
-    sampling: Sampling,
-    graphs: dict[str, dict[str, Any]],
-) -> dict[str, Any]:
-    pipeline, xl = checkpoint.pipeline, checkpoint.family == "sdxl"
-    second = pipeline.tokenizer_2 if xl else None
-    steps, guidance = options.num_inference_steps, options.guidance_scale
-    tail: dict[str, Any] = {
-        "text": {
-            "tokenizer": "tokenizer.json",
-            "max_length": 77,
-            "bos_token_id": pipeline.tokenizer.bos_token_id,
-            "eos_token_id": pipeline.tokenizer.eos_token_id,
-            "pad_token_id": pipeline.tokenizer.pad_token_id,
-            "pad_token_id_2": 0 if second is None else second.pad_token_id,
-            "zeros_when_unset": bool(xl and pipeline.config.force_zeros_for_empty_prompt),
-        },
-        "scheduler": {"name": sampling.name, **asdict(sampling.schedule)},
-        "latents": {
-            "channels": int(checkpoint.vae.config.latent_channels),
-            "downsample": 2 ** (len(checkpoint.vae.config.block_out_channels) - 1),
-            "scaling_factor": float(checkpoint.vae.config.scaling_factor),
-            "shift_factor": float(checkpoint.vae.config.get("shift_factor") or 0.0),
-        },
-        "sizes": {"native": [], "multiple_of": 8, "policy": "cover"},
-        "defaults": {
-            "num_inference_steps": sampling.num_inference_steps if steps is None else steps,
-            "guidance_scale": sampling.guidance_scale if guidance is None else guidance,
-            "scheduler": sampling.name,
-            "face_scale": 1.0 if options.controlnet is None else SCALE,
-            "controlnet_scale": None if options.controlnet is None else SCALE,
-        },
-        "export": {
-            "variant": sampling.variant,
-            "precision": options.precision,
-            "errors": {role: report["relative_error"] for role, report in graphs.items()},
-            "vae_decoder": type(pipeline.vae).__name__,
-            "loras": [[lora.path.name, lora.weight] for lora in options.loras],
-            "versions": {name: version(name) for name in PACKAGES},
-        },
-    }
-    if adapter is not None:
-        tail["face"] = _face_part(checkpoint, adapter, image_encoder)
-        if faces is not None:
-            tail["face"] |= faces.part()
-    return tail
-
-
-def _face_part(checkpoint: Checkpoint, adapter: FaceAdapterFile, image_encoder: Any) -> dict[str, Any]:
-    part: dict[str, Any] = {
-        "adapter": {
-            "kind": adapter.kind,
-            "tokens": adapter.tokens,
-            "embedding_size": adapter.embedding_size,
-            "normalize": adapter.kind != "instantid",
-        }
-    }
-    if image_encoder is not None:
-        mean, std = clip_mean_and_std()
-        part["image_encoder"] = {
-            "align_size": CROPS.get(checkpoint.family, 224),
-            "size": int(image_encoder.config.image_size),
-            "mean": mean,
-            "std": std,
-        }
-    return part
 
 
 def prove(

@@ -13,7 +13,6 @@ from typing import Any
 from faceavatar.errors import InvalidRequest, PackInvalid
 from faceavatar.pack import MANIFEST, Pack
 from faceavatar_export.diffusion.export import (
-    Options,
     Say,
     draw_references,
     open_parts,
@@ -21,6 +20,7 @@ from faceavatar_export.diffusion.export import (
     read_inputs,
 )
 from faceavatar_export.diffusion.graphs_of import graph_plans
+from faceavatar_export.diffusion.options import Options
 from faceavatar_export.diffusion.proof import graph_error, proof_provider
 
 

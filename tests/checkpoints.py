@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
+    ControlNetModel,
     DDIMScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
@@ -210,6 +211,52 @@ def face_adapter(path: Path, checkpoint: Path, kind: str, seed: int = 9) -> Path
     return path
 
 
+def instantid(path: Path, checkpoint: Path, seed: int = 11, width: int = 96, seen: int = EMBEDDING) -> Path:
+    """InstantID's ip-adapter.bin for an SDXL checkpoint: resampler and face branch, no LoRA.
+
+    width: the resampler's, 1280 in the real one; its two heads are 64 wide, as all are. seen: numbers that it
+    reads, the embedding's.
+    """
+    torch.manual_seed(seed)
+    unet = UNet2DConditionModel.from_pretrained(checkpoint / "unet")
+    context = int(unet.config.cross_attention_dim)
+    image_proj = {
+        "latents": _random(16, width)[None],
+        **_linear("proj_in", seen, width),
+        **_linear("proj_out", width, context),
+        **_norm("norm_out", context),
+        **_perceiver_layers("", width, 2 * 64),
+    }
+    ip_adapter = {
+        f"{index}.to_{part}_ip.weight": 5  # as loud as the text, so that a wrong face shows
+        * _random(unet.get_submodule(name.removesuffix(".processor")).to_q.weight.shape[0], context)
+        for index, name in enumerate(unet.attn_processors)
+        if name.endswith("attn2.processor")
+        for part in "kv"
+    }
+    torch.save({"image_proj": image_proj, "ip_adapter": ip_adapter}, path)
+    return path
+
+
+def identity_net(folder: Path, checkpoint: Path, seed: int = 12, **changes: Any) -> Path:
+    """InstantID's ControlNetModel folder for an SDXL checkpoint; changes: what of its config differs."""
+    torch.manual_seed(seed)
+    unet = UNet2DConditionModel.from_pretrained(checkpoint / "unet")
+    net = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 16, 16, 32))
+    if changes:
+        net = ControlNetModel.from_config({**net.config, **changes})
+    # A fresh ControlNet ends in zeros, so that it says nothing: these speak.
+    zeros = (net.controlnet_cond_embedding.conv_out, net.controlnet_mid_block, *net.controlnet_down_blocks)
+    with torch.no_grad():
+        for last in zeros:
+            last.weight.normal_(std=0.2 / last.weight[0].numel() ** 0.5)
+        for name, weight in net.named_parameters():
+            if ".attn2.to_" in name and weight.ndim == 2:
+                weight.mul_(6.0)  # what the face's tokens say is heard beside the picture
+    _lively(net).save_pretrained(folder)
+    return folder
+
+
 def _image_proj(kind: str, context: int) -> dict[str, Tensor]:
     tokens = 16 if kind == "portrait" else 4
     weights = {
@@ -225,17 +272,22 @@ def _image_proj(kind: str, context: int) -> dict[str, Tensor]:
         **_linear(f"{base}.proj_out", context, context),
         **_norm(f"{base}.norm_out", context),
     }
+    return weights | _perceiver_layers(f"{base}.", context, inner)
+
+
+def _perceiver_layers(base: str, width: int, inner: int) -> dict[str, Tensor]:
+    weights: dict[str, Tensor] = {}
     for layer in range(4):
-        place = f"{base}.layers.{layer}"
+        place = f"{base}layers.{layer}"
         weights |= {
-            **_norm(f"{place}.0.norm1", context),
-            **_norm(f"{place}.0.norm2", context),
-            f"{place}.0.to_q.weight": _random(inner, context),
-            f"{place}.0.to_kv.weight": _random(2 * inner, context),
-            f"{place}.0.to_out.weight": _random(context, inner),
-            **_norm(f"{place}.1.0", context),
-            f"{place}.1.1.weight": _random(4 * context, context),
-            f"{place}.1.3.weight": _random(context, 4 * context),
+            **_norm(f"{place}.0.norm1", width),
+            **_norm(f"{place}.0.norm2", width),
+            f"{place}.0.to_q.weight": _random(inner, width),
+            f"{place}.0.to_kv.weight": _random(2 * inner, width),
+            f"{place}.0.to_out.weight": _random(width, inner),
+            **_norm(f"{place}.1.0", width),
+            f"{place}.1.1.weight": _random(4 * width, width),
+            f"{place}.1.3.weight": _random(width, 4 * width),
         }
     return weights
 

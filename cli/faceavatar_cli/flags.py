@@ -67,6 +67,16 @@ _OPTIONS = (
     click.option(
         "--face-scale", type=float, help="How much of the face's looks to keep, 0 to 1.5 (the pack's own)."
     ),
+    click.option(
+        "--strength",
+        type=float,
+        help="Begin with the photo and change it this much, above 0 to 1 (begin with noise alone).",
+    ),
+    click.option(
+        "--controlnet-scale",
+        type=float,
+        help="How firmly InstantID holds the face's pose, 0 to 1.5 (the pack's own; other packs refuse it).",
+    ),
     _or_word(
         click.INT,
         "largest",

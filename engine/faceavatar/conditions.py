@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceavatar.denoise import Conditions, Guidance
+from faceavatar.errors import InvalidRequest
+from faceavatar.face.keypoints import draw_keypoints, place_landmarks
+from faceavatar.image import to_nchw
 from faceavatar.look import FaceReader, Look
 from faceavatar.plan import Plan
 from faceavatar.stopwatch import Stopwatch
@@ -24,7 +27,7 @@ Floats = NDArray[np.float32]
 def make_conditions(
     plan: Plan, look: Look | None, text: TextEncoders, faces: FaceReader, unet: UNet, clock: Stopwatch
 ) -> Conditions:
-    """The conditions of one request, (1, ...) arrays. Raises NumericalError."""
+    """The conditions of one request, (1, ...) arrays. Raises NumericalError, InvalidRequest."""
     request, guided = plan.request, plan.guided
     with clock.measure("text"):
         prompts: list[str | None] = [request.text()]
@@ -43,7 +46,11 @@ def make_conditions(
         no_face,
         plan.face_scale,
         None if empty_text is None else empty_text.states,
-        _sizes_and_pooled(plan, halves) if "text_embeds" in unet.session.inputs else {},
+        {
+            **(_sizes_and_pooled(plan, halves) if "text_embeds" in unet.session.inputs else {}),
+            **_guidance_input(plan, unet),
+            **_keypoints(plan, look, len(halves)),
+        },
     )
 
 
@@ -57,6 +64,43 @@ def _sizes_and_pooled(plan: Plan, halves: Sequence[TextStates]) -> dict[str, lis
     ids = np.array([[height, width, 0, 0, height, width]], np.float32)
     pooled = [half.pooled for half in halves if half.pooled is not None]
     return {"text_embeds": pooled, "time_ids": [ids] * len(halves)}
+
+
+def _guidance_input(plan: Plan, unet: UNet) -> dict[str, list[Floats]]:
+    """The guidance scale as a net distilled for it wants it: sines and cosines of it, (1, W).
+
+    Meng et al. 2023 (arXiv 2210.03142) condition on w, where u + (1 + w) (c - u) is guided: scale = 1 + w.
+    Frequencies as diffusers' get_guidance_scale_embedding has them, after Kingma et al.'s VDM.
+    """
+    if not plan.guidance_is_input:
+        return {}
+    width = int(unet.session.inputs["timestep_cond"].shape[1])
+    half = width // 2
+    frequencies = np.exp(np.arange(half, dtype=np.float32) * np.float32(-np.log(10000.0) / (half - 1)))
+    angles = np.float32(1000 * (plan.guidance_scale - 1)) * frequencies
+    embedding = np.zeros((1, width), np.float32)  # an odd width ends in a zero
+    embedding[0, : 2 * half] = np.concatenate([np.sin(angles), np.cos(angles)])
+    return {"timestep_cond": [embedding]}
+
+
+def _keypoints(plan: Plan, look: Look | None, halves: int) -> dict[str, list[Floats]]:
+    """What a ControlNet sees, the same in each half: the face's points in 0..1, (1, 3, H, W), and its scale.
+
+    Raises InvalidRequest where nothing says where the face is.
+    """
+    if plan.controlnet_scale is None:
+        return {}
+    points = plan.face_landmarks
+    wanted = (plan.request.height, plan.request.width)
+    if points is None:
+        if look is None or look.face is None or look.photo_size is None:
+            raise InvalidRequest("face_landmarks", None, "the five points of the face: no photo shows them")
+        points = place_landmarks(look.face.landmarks, look.face.bbox, look.photo_size, wanted)
+    # What was only rounded up to the net's multiple is cut off again, half on each side: see sizes.bring_to.
+    margin = [(drawn - asked) // 2 for drawn, asked in zip(plan.drawn_size, wanted, strict=True)]
+    picture = draw_keypoints(points + margin[::-1], plan.drawn_size)
+    scale = np.array([plan.controlnet_scale], np.float32)
+    return {"control_image": [to_nchw(picture, 0.0, 255.0)] * halves, "controlnet_scale": [scale] * halves}
 
 
 def join_conditions(conditions: Sequence[Conditions], batches: Sequence[int]) -> Conditions:

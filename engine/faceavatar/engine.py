@@ -20,11 +20,11 @@ from faceavatar.conditions import join_conditions, join_guidance, make_condition
 from faceavatar.denoise import Conditions, Denoised, Floats, Noise, denoise
 from faceavatar.errors import InvalidRequest, MissingGraph, ProviderUnavailable
 from faceavatar.face.embed import FaceEmbedder
-from faceavatar.image import ImageSource, load_image, to_uint8
+from faceavatar.image import ImageSource, fit_to, load_image, to_nchw, to_uint8
 from faceavatar.look import FaceReader, Look
 from faceavatar.matting import Matter, cut_out, put_on
 from faceavatar.pack import Pack, find_pack
-from faceavatar.plan import Plan, make_plan, with_face
+from faceavatar.plan import Plan, make_plan, with_face, with_landmarks
 from faceavatar.request import AvatarRequest
 from faceavatar.result import AvatarResult, FaceInfo, Step
 from faceavatar.schedulers import NoiseSchedule
@@ -33,12 +33,13 @@ from faceavatar.sizes import bring_to
 from faceavatar.stopwatch import Stopwatch
 from faceavatar.text import TextEncoder, TextEncoders, open_tokenizer
 from faceavatar.unet import UNet
-from faceavatar.vae import VaeDecoder
+from faceavatar.vae import VaeDecoder, VaeEncoder
 
 Picture = NDArray[np.uint8]
+Points = NDArray[np.floating]
 SMALL_FACE = 48  # pixels between which little of a face can be told
 CPU_PROVIDERS = frozenset({"cpu", "openvino"})
-_LAZY_ROLES = frozenset({"matting"})
+_LAZY_ROLES = frozenset({"matting", "vae_encoder"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,13 +47,14 @@ class Prepared:
     """A request whose photo was looked at and whose words were read: only its pictures are still to be drawn.
 
     Prepared requests of one engine with equal `key` can be drawn together. `plan` and `look` say what was
-    settled and seen.
+    settled and seen; `clean` are the photo's own latents (1, C, h, w) where they are to begin with.
     """
 
     plan: Plan
     look: Look | None
     conditions: Conditions
     clock: Stopwatch
+    clean: Floats | None = None
 
     @property
     def key(self) -> Hashable:
@@ -63,7 +65,8 @@ class Prepared:
         ]
         plan = self.plan
         name, steps = plan.request.scheduler, plan.request.num_inference_steps
-        return plan.latent_shape, name, steps, plan.face_scale, tuple(shapes), plan.guidance.free
+        begins = plan.start, self.clean is None
+        return plan.latent_shape, name, steps, plan.face_scale, tuple(shapes), plan.guidance.free, begins
 
 
 class AvatarEngine:
@@ -93,7 +96,8 @@ class AvatarEngine:
         self.unet = UNet(sessions["unet"])
         self.vae = VaeDecoder(sessions["vae_decoder"], manifest.latents)
         self._matter: Matter | None = None
-        self._matter_lock = Lock()
+        self._encoder: VaeEncoder | None = None
+        self._lazy_lock = Lock()
 
     @classmethod
     def load(
@@ -124,15 +128,20 @@ class AvatarEngine:
         latents: Floats | None = None,
         face_embeds: Floats | None = None,
         face_crop: Picture | None = None,
+        face_landmarks: Points | None = None,
     ) -> AvatarResult:
         """Make the avatars of a request.
 
         latents: injected unit noise (B, C, h, w) in place of the seeds' own. face_embeds: an embedding (E,)
         or (1, E) in place of the photo's own; the photo is not looked at then, and a pack whose adapter sees
-        the face as well wants face_crop, the aligned face as uint8 RGB (S, S, 3), beside it.
+        the face as well wants face_crop, the aligned face as uint8 RGB (S, S, 3), beside it. face_landmarks:
+        for packs with a ControlNet, the five points (5, 2) of the face to be drawn, in pixels of the picture
+        asked for, in place of the photo's own; needed beside face_embeds.
         Raises InvalidRequest, ImageError, NoFaceFound, NumericalError.
         """
-        (result,) = self.generate_together([self.prepare(request, latents, face_embeds, face_crop)])
+        (result,) = self.generate_together(
+            [self.prepare(request, latents, face_embeds, face_crop, face_landmarks)]
+        )
         return result
 
     def stream(
@@ -141,12 +150,13 @@ class AvatarEngine:
         latents: Floats | None = None,
         face_embeds: Floats | None = None,
         face_crop: Picture | None = None,
+        face_landmarks: Points | None = None,
     ) -> Iterator[Step]:
         """As generate, step by step: the last Step holds the result. Leave the loop to cancel.
 
         The request is checked at once, the work begins with the first step.
         """
-        plan = self._plan(request, latents, face_embeds, face_crop)
+        plan = self._plan(request, latents, face_embeds, face_crop, face_landmarks)
 
         def run() -> Iterator[Step]:
             for (step,) in self.stream_together([self._prepare(plan)]):
@@ -160,12 +170,13 @@ class AvatarEngine:
         latents: Floats | None = None,
         face_embeds: Floats | None = None,
         face_crop: Picture | None = None,
+        face_landmarks: Points | None = None,
     ) -> Prepared:
         """All of generate that concerns this request alone: whatever is wrong with it is raised here.
 
         Arguments and errors as generate's.
         """
-        return self._prepare(self._plan(request, latents, face_embeds, face_crop))
+        return self._prepare(self._plan(request, latents, face_embeds, face_crop, face_landmarks))
 
     def generate_together(self, prepared: Sequence[Prepared]) -> tuple[AvatarResult, ...]:
         """The results of several prepared requests, drawn as one batch; see stream_together."""
@@ -212,11 +223,13 @@ class AvatarEngine:
         latents: Floats | None,
         face_embeds: Floats | None,
         face_crop: Picture | None,
+        face_landmarks: Points | None,
     ) -> Plan:
         if self.adapter is not None and face_embeds is None:
             self.faces.must_see()
         plan = make_plan(request, self.pack.manifest, self._schedule, latents)
-        return with_face(plan, self.pack.manifest.face, face_embeds, face_crop)
+        plan = with_face(plan, self.pack.manifest.face, face_embeds, face_crop)
+        return with_landmarks(plan, face_landmarks)
 
     def _prepare(self, plan: Plan) -> Prepared:
         """Load, look, read the words."""
@@ -224,12 +237,25 @@ class AvatarEngine:
         look: Look | None = None
         if plan.face_embeds is not None:
             look = Look(None, plan.face_embeds, plan.face_crop)
-        elif self.adapter is not None:
+        photo: Picture | None = None
+        if request.strength is not None or (look is None and self.adapter is not None):
             with clock.measure("load_image"):
                 photo = load_image(request.image)
+        if photo is not None and look is None and self.adapter is not None:
             look = self.faces.look(photo, request.face_index, clock)
         conditions = make_conditions(plan, look, self.text, self.faces, self.unet, clock)
-        return Prepared(plan, look, conditions, clock)
+        return Prepared(plan, look, conditions, clock, self._encode(photo, plan, clock))
+
+    def _encode(self, photo: Picture | None, plan: Plan, clock: Stopwatch) -> Floats | None:
+        """The latents of the photo, cropped to what is drawn, where the run begins with them."""
+        if photo is None or plan.request.strength is None:
+            return None
+        with clock.measure("encode"):
+            with self._lazy_lock:
+                if self._encoder is None:
+                    session = self.pack.open("vae_encoder", self.provider, self._threads)
+                    self._encoder = VaeEncoder(session, self.pack.manifest.latents)
+            return self._encoder.encode(to_nchw(fit_to(photo, *plan.drawn_size, "cover"), 127.5, 127.5))
 
     def _run(self, prepared: Sequence[Prepared], previews: bool) -> Iterator[tuple[Step, ...]]:
         """Denoise all, then decode, fit and cut out for each."""
@@ -242,7 +268,13 @@ class AvatarEngine:
         conditions = join_conditions([one.conditions for one in prepared], batches)
         guidance = join_guidance([plan.guidance for plan in plans], batches)
         shared = Stopwatch()
-        steps = denoise(self.unet, plans[0].scheduler, start, conditions, guidance, noise)
+        photos = [
+            np.repeat(one.clean, one.plan.request.batch, 0) for one in prepared if one.clean is not None
+        ]
+        clean = np.concatenate(photos) if photos else None
+        steps = denoise(
+            *(self.unet, plans[0].scheduler, start, conditions, guidance, noise, clean, plans[0].start)
+        )
         for step in shared.each("denoise", steps):
             done = step.index + 1
             seconds_left = shared.seconds["denoise"] / done * (step.total - done)
@@ -296,7 +328,7 @@ class AvatarEngine:
         settings = self.pack.manifest.matting
         if settings is None:
             raise MissingGraph(f"{self.pack.name}: this pack has no matting graph")
-        with self._matter_lock:
+        with self._lazy_lock:
             if self._matter is None:
                 self._matter = Matter(self.pack.open("matting", self.provider, self._threads), settings)
             return self._matter
@@ -336,9 +368,18 @@ def _part(step: Denoised, rows: slice) -> Denoised:
 
 
 def _check_precision(pack: Pack, provider: str, precision: str | None) -> None:
-    """Half-precision graphs on a processor must be asked for: it runs them, slower than full precision."""
+    """Half-precision graphs on a processor must be asked for: it runs them, slower than full precision.
+
+    bfloat16 ones ONNX Runtime's CPU provider cannot run at all.
+    """
     if precision not in {None, "fp16"}:
         raise InvalidRequest("precision", precision, '"fp16", to run half-precision graphs on a processor')
+    brains = [role for role, graph in pack.manifest.graphs.items() if graph.precision == "bf16"]
+    if brains and provider == "cpu":
+        raise ProviderUnavailable(
+            f"{pack.name}: {', '.join(brains)} are bf16 graphs, which provider 'cpu' has no kernels for; "
+            "use openvino or cuda, or export the pack in fp32"
+        )
     halves = [role for role, graph in pack.manifest.graphs.items() if graph.precision == "fp16"]
     if halves and provider in CPU_PROVIDERS and precision != "fp16":
         raise ProviderUnavailable(
@@ -352,6 +393,8 @@ def _warnings(plan: Plan, face: FaceInfo | None) -> tuple[str, ...]:
     request, said = plan.request, []
     if plan.face_embeds is not None:
         said.append("the face embedding was handed in: the photo was not looked at")
+    if plan.face_landmarks is not None:
+        said.append("the face's landmarks were handed in: it is drawn where they are")
     if face is not None:
         said += _face_warnings(request, face)
     if request.remove_background and request.bg_color:

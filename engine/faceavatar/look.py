@@ -33,11 +33,13 @@ class Look:
     """What was seen in a photo: the face, its embedding (1, E), and the crop its image encoder looks at.
 
     face is None for an embedding that was handed in; crop is uint8 RGB (S, S, 3), None where none is needed.
+    photo_size: (height, width) of the photo in whose pixels the face lies.
     """
 
     face: FaceInfo | None
     embeds: Floats
     crop: Picture | None = None
+    photo_size: tuple[int, int] | None = None
 
 
 class FaceReader:
@@ -95,7 +97,7 @@ class FaceReader:
                 crop = align(photo, face.landmarks, "arcface", settings.image_encoder.align_size)
             assert alignment is not None  # the manifest holds the three parts together
             aligned = align(photo, face.landmarks, alignment.kind, alignment.size)
-            return Look(info, self.embedder.embed(aligned), crop)
+            return Look(info, self.embedder.embed(aligned), crop, photo.shape[:2])
 
     def tokens(
         self, look: Look | None, guided: bool, clock: Stopwatch

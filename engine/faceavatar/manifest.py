@@ -27,11 +27,17 @@ ROLES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "face_projection": (("face_embeds",), ("face_tokens",)),
     "unet": (("sample", "timestep", "encoder_hidden_states"), ("noise_pred",)),
     "vae_decoder": (("latents",), ("image",)),
+    "vae_encoder": (("image",), ("latents",)),
     "matting": (("image",), ("alpha",)),
 }
 # What some graphs of a role take besides: pairs come together or not at all.
 FURTHER_INPUTS: Mapping[str, tuple[frozenset[str], ...]] = {
-    "unet": (frozenset({"face_tokens", "face_scale"}), frozenset({"text_embeds", "time_ids"})),
+    "unet": (
+        frozenset({"face_tokens", "face_scale"}),
+        frozenset({"text_embeds", "time_ids"}),
+        frozenset({"timestep_cond"}),
+        frozenset({"control_image", "controlnet_scale"}),
+    ),
     "face_projection": (frozenset({"image_embeds"}),),
 }
 REQUIRED_ROLES = frozenset({"text_encoder", "unet", "vae_decoder"})
@@ -112,7 +118,7 @@ class FaceEncoder(Part):
 
 
 class Adapter(Part):
-    kind: Literal["faceid", "faceid_plus", "faceid_plus_v2", "faceid_portrait"]
+    kind: Literal["faceid", "faceid_plus", "faceid_plus_v2", "faceid_portrait", "instantid"]
     tokens: Sides
     embedding_size: Sides
     normalize: bool
@@ -157,6 +163,8 @@ class Defaults(Part):
     built_in_guidance: Annotated[float, Field(ge=1, le=30)] = 1.0
     scheduler: SchedulerName
     face_scale: Annotated[float, Field(ge=0, le=1.5)] = 1.0
+    # None where the UNet has no ControlNet in it.
+    controlnet_scale: Annotated[float, Field(ge=0, le=1.5)] | None = None
 
 
 class Manifest(Part):
@@ -212,6 +220,16 @@ class Manifest(Part):
                 continue
             if (role in self.graphs) != (part is not None):
                 raise ValueError(f"the graph {role} and the part {name} go together")
+        return self
+
+    @model_validator(mode="after")
+    def _controlnet_has_its_parts(self) -> Self:
+        unet = self.graphs.get("unet")
+        takes = unet is not None and "control_image" in unet.inputs
+        if takes != (self.defaults.controlnet_scale is not None):
+            raise ValueError("the input control_image of unet and defaults.controlnet_scale go together")
+        if takes and (self.face is None or self.sizes.native):
+            raise ValueError("a unet with control_image wants the part face, and sizes without native ones")
         return self
 
 

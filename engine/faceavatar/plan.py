@@ -29,7 +29,9 @@ class Plan:
 
     latent_shape: (C, h, w); a cell of it is downsample pixels wide. latents: injected unit noise
     (B, C, h, w), or None for the seeds' own. face_embeds (1, E) and face_crop (S, S, 3): a face handed in,
-    or None for the photo's own.
+    or None for the photo's own. start: the step at which a run that begins with the photo begins.
+    guidance_is_input: the net is told the guidance scale and needs no second half. controlnet_scale: None
+    for a pack without a ControlNet. face_landmarks: (5, 2) pixels of the picture asked for, handed in.
     """
 
     request: AvatarRequest
@@ -40,9 +42,13 @@ class Plan:
     guidance_scale: float
     built_in_guidance: float
     face_scale: float
+    controlnet_scale: float | None
     latents: NDArray[np.float32] | None
     face_embeds: NDArray[np.float32] | None = None
     face_crop: NDArray[np.uint8] | None = None
+    start: int = 0
+    guidance_is_input: bool = False
+    face_landmarks: NDArray[np.float64] | None = None
 
     @property
     def drawn_size(self) -> tuple[int, int]:
@@ -52,7 +58,7 @@ class Plan:
     @property
     def guidance(self) -> Guidance:
         """How the halves are combined."""
-        return Guidance(self.guidance_scale, self.built_in_guidance)
+        return Guidance(1.0 if self.guidance_is_input else self.guidance_scale, self.built_in_guidance)
 
     @property
     def guided(self) -> bool:
@@ -71,16 +77,22 @@ def make_plan(
     if (request.remove_background or request.bg_color) and manifest.matting is None:
         raise MissingGraph(f"{manifest.name}: this pack has no matting graph, so the background must stay")
     defaults = manifest.defaults
+    if request.controlnet_scale is not None and defaults.controlnet_scale is None:
+        raise InvalidRequest(
+            "controlnet_scale", request.controlnet_scale, f"None: the pack {manifest.name} has no ControlNet"
+        )
     seed = _either(request.seed, secrets.randbelow(SEEDS))
     steps = _either(request.num_inference_steps, defaults.num_inference_steps)
     guidance_scale = _either(request.guidance_scale, defaults.guidance_scale)
     face_scale = _either(request.face_scale, defaults.face_scale)
+    controlnet_scale = _either(request.controlnet_scale, defaults.controlnet_scale)
     scheduler = _either(request.scheduler, defaults.scheduler)
     settled: dict[str, Any] = {
         "seed": seed,
         "num_inference_steps": steps,
         "guidance_scale": guidance_scale,
         "face_scale": face_scale,
+        "controlnet_scale": controlnet_scale,
         "scheduler": scheduler,
     }
     height, width = drawing_size(manifest.sizes, (request.height, request.width))
@@ -95,7 +107,10 @@ def make_plan(
         guidance_scale=guidance_scale,
         built_in_guidance=defaults.built_in_guidance,
         face_scale=face_scale,
+        controlnet_scale=controlnet_scale,
         latents=None if latents is None else _checked(latents, (request.batch, *shape)),
+        start=_start(request.strength, steps, manifest),
+        guidance_is_input="timestep_cond" in manifest.graphs["unet"].inputs,
     )
 
 
@@ -127,6 +142,49 @@ def with_face(
         raise InvalidRequest("face_crop", got, need)
     embeds = array.astype(np.float32).reshape(1, size)
     return replace(plan, face_embeds=embeds, face_crop=face_crop)
+
+
+def _start(strength: float | None, steps: int, manifest: Manifest) -> int:
+    """The step at which a run of this strength begins, as diffusers' get_timesteps counts."""
+    if strength is None:
+        return 0
+    if "vae_encoder" not in manifest.graphs:
+        raise MissingGraph(
+            f"{manifest.name}: this pack has no vae_encoder graph, so strength must be None; "
+            "export it again with --vae-encoder"
+        )
+    left = min(int(steps * strength), steps)
+    if left < 1:
+        allowed = f"{1 / steps:.3g}..1 with {steps} steps: below, none of them is left"
+        raise InvalidRequest("strength", strength, allowed)
+    return steps - left
+
+
+def with_landmarks(plan: Plan, face_landmarks: NDArray[np.floating] | None) -> Plan:
+    """The plan with landmarks handed in. Raises InvalidRequest where the pack cannot take it or lacks it."""
+    request = plan.request
+    if face_landmarks is None:
+        if plan.controlnet_scale is not None and plan.face_embeds is not None:
+            raise InvalidRequest("face_landmarks", None, f"{_landmarks_words(request)}, beside face_embeds")
+        return plan
+    if plan.controlnet_scale is None:
+        raise InvalidRequest("face_landmarks", "landmarks", "None: this pack has no ControlNet to see them")
+    array = np.asarray(face_landmarks)
+    if array.shape != (5, 2) or array.dtype.kind not in "fiu":
+        raise InvalidRequest("face_landmarks", f"{array.dtype} {array.shape}", _landmarks_words(request))
+    if not ((array >= 0) & (array <= (request.width, request.height))).all():
+        got = (
+            f"x {array[:, 0].min():g}..{array[:, 0].max():g}, y {array[:, 1].min():g}..{array[:, 1].max():g}"
+        )
+        raise InvalidRequest("face_landmarks", got, _landmarks_words(request))
+    return replace(plan, face_landmarks=array.astype(np.float64))
+
+
+def _landmarks_words(request: AvatarRequest) -> str:
+    return (
+        "numbers of shape (5, 2): x and y of eyes, nose tip and mouth corners, left before right, in pixels "
+        f"of the picture asked for ({request.width}x{request.height})"
+    )
 
 
 def _either(asked: Value | None, default: Value) -> Value:

@@ -51,7 +51,7 @@ class AvatarResult:
     """A finished request. `images` are uint8 (height, width, 3) RGB, or (height, width, 4) straight RGBA.
 
     `seeds[i]` alone makes `images[i]` again. `timings` are seconds a stage: load_image, detect, embed, text,
-    denoise, decode, matting, total. `face` is None where no photo was
+    encode, denoise, decode, matting, total. `face` is None where no photo was
     looked at. `warnings` are sentences about what was done otherwise than asked.
     """
 

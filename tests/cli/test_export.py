@@ -49,3 +49,10 @@ def test_a_lora_that_is_not_there_is_refused(run: Any, tmp_path: Path) -> None:
         ran = run("export", ".", "--license", "x", "-o", str(tmp_path / "pack"), "--lora", value)
         assert ran.code == 2
         assert words in ran.err
+
+
+def test_a_controlnet_without_instantids_adapter_is_refused(run: Any, tmp_path: Path) -> None:
+    ran = run("export", ".", "--license", "x", "-o", str(tmp_path / "pack"), "--controlnet", str(tmp_path))
+    assert ran.code == 2
+    assert "--controlnet: got" in ran.err
+    assert "nothing without InstantID's --face-adapter (here: none)" in ran.err

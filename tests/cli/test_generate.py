@@ -66,6 +66,13 @@ def test_every_flag_reaches_its_field(make: Any) -> None:
     assert (ran.json["width"], ran.json["height"]) == (260, 300)
 
 
+def test_a_controlnets_scale_is_refused_by_a_pack_without_one(make: Any, place: Path) -> None:
+    ran = make("--controlnet-scale", 0.5)
+    assert ran.code == 2
+    assert "--controlnet-scale: got 0.5, allowed None: the pack tiny has no ControlNet" in ran.err
+    assert not list(place.iterdir())
+
+
 def test_a_batch_in_a_folder_gets_a_contact_sheet(make: Any, place: Path) -> None:
     ran = make("-o", "out", "--batch", 3, "--seed", 4294967295)
     names = ["avatar-4294967295.png", "avatar-0.png", "avatar-1.png", "contact-sheet.png"]

@@ -16,6 +16,12 @@ class TensorSpec:
     dtype: str
     shape: tuple[int | str, ...]
 
+    def allows(self, shape: tuple[int, ...]) -> bool:
+        """Whether an array of this shape has the right rank and every fixed side."""
+        return len(shape) == len(self.shape) and all(
+            isinstance(wanted, str) or wanted == got for wanted, got in zip(self.shape, shape, strict=True)
+        )
+
     def __str__(self) -> str:
         return f"{self.dtype}[{', '.join(str(side) for side in self.shape)}]"
 

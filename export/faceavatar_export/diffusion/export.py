@@ -15,15 +15,24 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from faceavatar import AvatarEngine
+from faceavatar.backends import resolve_provider
 from faceavatar.errors import InvalidRequest, PackInvalid
-from faceavatar_export.diffusion.checkpoint import Checkpoint, Lora, find_source, open_checkpoint
+from faceavatar_export.diffusion.checkpoint import (
+    AS_IT_IS,
+    Checkpoint,
+    Lora,
+    Reading,
+    find_source,
+    open_checkpoint,
+)
 from faceavatar_export.diffusion.face_adapter import FaceAdapterFile, Kind, read_face_adapter
 from faceavatar_export.diffusion.graphs_of import GraphPlan, graph_plans
+from faceavatar_export.diffusion.instantid import SCALE, check_parts, with_controlnet
 from faceavatar_export.diffusion.proof import (
     Case,
     Face,
@@ -34,10 +43,13 @@ from faceavatar_export.diffusion.proof import (
     make_face,
     misses,
     proof_cases,
+    proof_provider,
     reference_pictures,
 )
+from faceavatar_export.diffusion.proof_photo import STRENGTH
 from faceavatar_export.diffusion.schedule import Sampling, read_sampling
-from faceavatar_export.graphs import export_graph
+from faceavatar_export.diffusion.via_optimum import add_cross_check, find_optimum
+from faceavatar_export.graphs import BF16_OPSET, OPSET, export_graph, store_weights_as_int8
 from faceavatar_export.pack_writer import Provenance, write_manifest
 
 PARITY = "parity.json"
@@ -49,7 +61,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Options:
-    """What to export and how. proof_sizes: two (height, width) in pixels, multiples of 8."""
+    """What to export and how. proof_sizes: two (height, width) in pixels, multiples of 8.
+
+    vae_encoder: add the graph that `strength` needs. via: "optimum" has optimum-onnx export the checkpoint
+    too, with the interpreter optimum_python, as a cross-check.
+    """
 
     source: str
     out: Path
@@ -58,40 +74,51 @@ class Options:
     face_adapter: Path | None = None
     face_adapter_kind: Kind | None = None
     image_encoder: Path | None = None
+    controlnet: Path | None = None
     loras: tuple[Lora, ...] = ()
+    reading: Reading = AS_IT_IS
+    vae_encoder: bool = False
     precision: str = "fp32"
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     proof_sizes: tuple[tuple[int, int], ...] = ((256, 256), (264, 328))
     proof_steps: int = 3
+    via: Literal["optimum"] | None = None
+    optimum_python: Path | None = None
     force: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class References:
+    """What diffusers drew, uint8 (B, H, W, 3) a case, and what it was told."""
+
+    sampling: Sampling
+    cases: list[Case]
+    face: Face | None
+    pictures: list[Any]
 
 
 def export_pack(options: Options, say: Say) -> dict[str, Any]:
     """Write the pack and give its parity report. Raises InvalidRequest; PackInvalid for a failed proof."""
     started = time.monotonic()
-    folder, adapter, image_encoder = _inputs(options)
-    checkpoint = open_checkpoint(folder, options.loras)
-    sampling = read_sampling(checkpoint.pipeline.scheduler, checkpoint.family)
-    for warning in sampling.warnings:
-        say(f"warning: {warning}")
-    guidance = sampling.guidance_scale if options.guidance_scale is None else options.guidance_scale
-    cases = proof_cases(options.proof_sizes, guidance, options.proof_steps, sampling.name)
-    face = make_face(adapter, CROPS.get(checkpoint.family, 224))
-    say(f"drawing {len(cases)} reference pictures with diffusers")
-    expected = reference_pictures(checkpoint, adapter, image_encoder, face, cases, sampling.schedule)
-    del checkpoint  # its modules carry the adapter now; fresh ones are exported
-    gc.collect()
+    if options.out.exists():
+        raise InvalidRequest("--out", str(options.out), "a folder that does not exist yet")
+    optimum = find_optimum(options.optimum_python) if options.via == "optimum" else None
+    folder, adapter, image_encoder = read_inputs(options)
+    references = draw_references(options, folder, adapter, image_encoder, say)
     draft = options.out.with_name(f".{options.out.name}.partial")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
-        checkpoint = open_checkpoint(folder, options.loras)
+        checkpoint = open_parts(options, folder)
         graphs = _write_graphs(options, checkpoint, adapter, image_encoder, draft, say)
-        _write_pack(options, checkpoint, adapter, image_encoder, sampling, graphs, draft)
+        _write_pack(options, checkpoint, adapter, image_encoder, references.sampling, graphs, draft)
         del checkpoint, image_encoder
         gc.collect()
-        report = _prove(options, draft, graphs, face, cases, expected, say)
+        report = prove(options, draft, graphs, references, say)
+        if optimum is not None:
+            fresh = open_checkpoint(folder, options.loras, options.reading)
+            report = add_cross_check(report, optimum, fresh, draft, adapter is not None, say)
         report |= {"seconds": round(time.monotonic() - started, 1), "peak_memory_gb": _peak_gb()}
         (draft / PARITY).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         if report["misses"] and not options.force:
@@ -104,18 +131,49 @@ def export_pack(options: Options, say: Say) -> dict[str, Any]:
     return report
 
 
-def _inputs(options: Options) -> tuple[Path, FaceAdapterFile | None, Any]:
+def draw_references(
+    options: Options, folder: Path, adapter: FaceAdapterFile | None, image_encoder: Any, say: Say
+) -> References:
+    """The proof's cases as diffusers draws them, from a checkpoint that is dropped afterwards."""
+    checkpoint = open_parts(options, folder)
+    told = checkpoint.pipeline.unet.config.time_cond_proj_dim is not None
+    sampling = read_sampling(checkpoint.pipeline.scheduler, checkpoint.family, told)
+    for warning in sampling.warnings:
+        say(f"warning: {warning}")
+    guidance = sampling.guidance_scale if options.guidance_scale is None else options.guidance_scale
+    control = None if options.controlnet is None else SCALE
+    # diffusers has no image-to-image of InstantID's arithmetic to hold a ControlNet's pack to.
+    strength = STRENGTH if options.vae_encoder and control is None else None
+    cases = proof_cases(
+        *(options.proof_sizes, guidance, options.proof_steps, sampling.name, control, strength)
+    )
+    face = make_face(adapter, CROPS.get(checkpoint.family, 224))
+    say(f"drawing {len(cases)} reference pictures with diffusers")
+    pictures = reference_pictures(checkpoint, adapter, image_encoder, face, cases, sampling.schedule)
+    del checkpoint  # its modules carry the adapter now; fresh ones are exported
+    gc.collect()
+    return References(sampling, cases, face, pictures)
+
+
+def open_parts(options: Options, folder: Path) -> Checkpoint:
+    """The checkpoint with all that the options put into it, fresh."""
+    checkpoint = open_checkpoint(folder, options.loras, options.reading)
+    return with_controlnet(checkpoint, options.controlnet)
+
+
+def read_inputs(options: Options) -> tuple[Path, FaceAdapterFile | None, Any]:
     """What is read before anything is worked on, so that what cannot do is refused at once."""
-    if options.out.exists():
-        raise InvalidRequest("--out", str(options.out), "a folder that does not exist yet")
+    resolve_provider(proof_provider(options.precision))  # bf16's may not be installed
     folder = find_source(options.source)
     if options.face_adapter is None:
         if options.image_encoder is not None:
             raise InvalidRequest(
                 "--image-encoder", str(options.image_encoder), "nothing without --face-adapter"
             )
+        check_parts(None, options.controlnet)
         return folder, None, None
     adapter = read_face_adapter(options.face_adapter, options.face_adapter_kind)
+    check_parts(adapter, options.controlnet)
     if not adapter.sees_image:
         return folder, adapter, None
     if options.image_encoder is None:
@@ -140,10 +198,10 @@ def _write_graphs(
 ) -> dict[str, dict[str, Any]]:
     """Export every graph and hold it to its torch module; gives precision and error by role."""
     reports: dict[str, dict[str, Any]] = {}
-    for plan in graph_plans(checkpoint, adapter, image_encoder, options.precision):
+    for plan in graph_plans(checkpoint, adapter, image_encoder, options.precision, options.vae_encoder):
         path = draft / f"{plan.role}.onnx"
         _export(plan, path)
-        error = graph_error(plan, path)
+        error = graph_error(plan, path, proof_provider(options.precision))
         say(f"{plan.role}: {error:.2g} away from torch")
         reports[plan.role] = {"precision": plan.precision, "relative_error": error}
     return reports
@@ -151,7 +209,13 @@ def _write_graphs(
 
 def _export(plan: GraphPlan, path: Path) -> None:
     example = plan.example(torch.Generator().manual_seed(0), EXAMPLE_SHAPE)
-    export_graph(plan.module, example, plan.outputs, plan.axes, path, plan.output_axes, external_data=True)
+    export_graph(
+        *(plan.module, example, plan.outputs, plan.axes, path, plan.output_axes),
+        external_data=True,
+        opset=BF16_OPSET if plan.precision == "bf16" else OPSET,
+    )
+    if plan.precision == "int8":
+        store_weights_as_int8(path, external_data=True)
 
 
 def _write_pack(
@@ -171,6 +235,9 @@ def _write_pack(
         for name in ("face_projection.onnx", "face_projection.onnx.data"):
             if name in files:
                 files[name] = Provenance(options.license, f"exported from {options.face_adapter.name}")
+    if options.controlnet is not None:
+        both = f"{licence.attribution}, with {options.controlnet.name}"
+        files |= {name: Provenance(options.license, both) for name in files if name.startswith("unet.onnx")}
     write_manifest(
         draft,
         {
@@ -181,7 +248,7 @@ def _write_pack(
         },
         {role: (f"{role}.onnx", report["precision"]) for role, report in graphs.items()},
         files,
-        _tail(options, checkpoint, adapter, image_encoder, sampling),
+        _tail(options, checkpoint, adapter, image_encoder, sampling, graphs),
     )
 
 
@@ -191,6 +258,7 @@ def _tail(
     adapter: FaceAdapterFile | None,
     image_encoder: Any,
     sampling: Sampling,
+    graphs: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
     pipeline, xl = checkpoint.pipeline, checkpoint.family == "sdxl"
     second = pipeline.tokenizer_2 if xl else None
@@ -207,21 +275,24 @@ def _tail(
         },
         "scheduler": {"name": sampling.name, **asdict(sampling.schedule)},
         "latents": {
-            "channels": int(pipeline.vae.config.latent_channels),
-            "downsample": 2 ** (len(pipeline.vae.config.block_out_channels) - 1),
-            "scaling_factor": float(pipeline.vae.config.scaling_factor),
-            "shift_factor": float(pipeline.vae.config.get("shift_factor") or 0.0),
+            "channels": int(checkpoint.vae.config.latent_channels),
+            "downsample": 2 ** (len(checkpoint.vae.config.block_out_channels) - 1),
+            "scaling_factor": float(checkpoint.vae.config.scaling_factor),
+            "shift_factor": float(checkpoint.vae.config.get("shift_factor") or 0.0),
         },
         "sizes": {"native": [], "multiple_of": 8, "policy": "cover"},
         "defaults": {
             "num_inference_steps": sampling.num_inference_steps if steps is None else steps,
             "guidance_scale": sampling.guidance_scale if guidance is None else guidance,
             "scheduler": sampling.name,
-            "face_scale": 1.0,
+            "face_scale": 1.0 if options.controlnet is None else SCALE,
+            "controlnet_scale": None if options.controlnet is None else SCALE,
         },
         "export": {
             "variant": sampling.variant,
             "precision": options.precision,
+            "errors": {role: report["relative_error"] for role, report in graphs.items()},
+            "vae_decoder": type(pipeline.vae).__name__,
             "loras": [[lora.path.name, lora.weight] for lora in options.loras],
             "versions": {name: version(name) for name in PACKAGES},
         },
@@ -237,7 +308,7 @@ def _face_part(checkpoint: Checkpoint, adapter: FaceAdapterFile, image_encoder: 
             "kind": adapter.kind,
             "tokens": adapter.tokens,
             "embedding_size": adapter.embedding_size,
-            "normalize": True,
+            "normalize": adapter.kind != "instantid",
         }
     }
     if image_encoder is not None:
@@ -251,20 +322,18 @@ def _face_part(checkpoint: Checkpoint, adapter: FaceAdapterFile, image_encoder: 
     return part
 
 
-def _prove(
-    options: Options,
-    draft: Path,
-    graphs: dict[str, dict[str, Any]],
-    face: Face | None,
-    cases: list[Case],
-    expected: list[Any],
-    say: Say,
+def prove(
+    options: Options, folder: Path, graphs: dict[str, dict[str, Any]], references: References, say: Say
 ) -> dict[str, Any]:
+    """The parity report of the pack in a folder: graphs' errors, pictures, and what misses its bound."""
+    cases = references.cases
     say(f"drawing {len(cases)} pictures with the pack")
     engine = AvatarEngine.load(
-        draft, provider="cpu", precision="fp16" if options.precision == "fp16" else None
+        folder,
+        provider=proof_provider(options.precision),
+        precision="fp16" if options.precision == "fp16" else None,
     )
-    rows = compare(cases, engine_pictures(engine, face, cases), expected)
+    rows = compare(cases, engine_pictures(engine, references.face, cases), references.pictures)
     for row in rows:
         say(
             f"{row['width']}x{row['height']}, batch {row['batch']}: {row['max_difference']}/255 off"

@@ -1,4 +1,4 @@
-"""Reads IP-Adapter-FaceID files and puts them into a UNet: projection, face attention, merged LoRA halves.
+"""Reads FaceID's and InstantID's files and puts them into a UNet: projection, face attention, merged LoRA.
 
 Key layout and arithmetic: Ye et al. 2023 (arXiv:2308.06721) and tencent-ailab/IP-Adapter,
 ip_adapter/ip_adapter_faceid.py and resampler.py. Knows no pipeline and no graph.
@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from faceavatar.errors import InvalidRequest, PackInvalid
 from faceavatar_export.face_attention import FaceProjection
 
-Kind = Literal["faceid", "faceid_plus", "faceid_plus_v2", "faceid_portrait"]
+Kind = Literal["faceid", "faceid_plus", "faceid_plus_v2", "faceid_portrait", "instantid"]
 HALVES = ("image_proj", "ip_adapter")
 HEAD = 64
+ARCFACE = 512  # numbers of the embedding that InstantID reads; IP-Adapter-Plus reads CLIP's 1280 a patch
 _LORA = re.compile(r"(\d+)\.to_(q|k|v|out)_lora\.down\.weight")
 
 
@@ -52,6 +53,16 @@ def read_face_adapter(path: Path, kind: Kind | None = None) -> FaceAdapterFile:
     """
     halves = _read_halves(path)
     image_proj, ip_adapter = ({k: v.float() for k, v in halves[half].items()} for half in HALVES)
+    if {"latents", "proj_in.weight"} <= image_proj.keys():
+        tokens, size = image_proj["latents"].shape[1], image_proj["proj_in.weight"].shape[1]
+        if size != ARCFACE:
+            raise PackInvalid(
+                f"{path.name}: an IP-Adapter-Plus of pictures: its resampler reads {size} numbers, and "
+                f"InstantID's the {ARCFACE} of a face embedding"
+            )
+        return FaceAdapterFile(
+            _kind(path, image_proj, ip_adapter, kind), image_proj, ip_adapter, tokens, size
+        )
     missing = [key for key in ("proj.0.weight", "proj.2.weight", "norm.weight") if key not in image_proj]
     if missing or "1.to_k_ip.weight" not in ip_adapter:
         raise PackInvalid(
@@ -89,8 +100,11 @@ def _read_halves(path: Path) -> Mapping[str, Mapping[str, Tensor]]:
 def _kind(
     path: Path, image_proj: Mapping[str, Tensor], ip_adapter: Mapping[str, Tensor], said: Kind | None
 ) -> Kind:
-    if "perceiver_resampler.proj_in.weight" in image_proj:
-        allowed: tuple[Kind, ...] = ("faceid_plus", "faceid_plus_v2")
+    if "latents" in image_proj:
+        allowed: tuple[Kind, ...] = ("instantid",)
+        kind: Kind | None = said or allowed[0]
+    elif "perceiver_resampler.proj_in.weight" in image_proj:
+        allowed = ("faceid_plus", "faceid_plus_v2")
         named: Kind | None = None
         name = re.sub(r"[-_ ]", "", path.stem.lower())
         if "plusv2" in name:
@@ -162,15 +176,18 @@ class PerceiverAttention(nn.Module):
 
 
 class Perceiver(nn.Module):
-    """FacePerceiverResampler: the id's tokens query CLIP's states, four layers deep."""
+    """FacePerceiverResampler: the id's tokens query CLIP's states, four layers deep.
+
+    weights: with the keys of this module, whose widths and depth they tell.
+    """
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         super().__init__()
-        width, seen = weights["perceiver_resampler.proj_in.weight"].shape
-        outside = weights["perceiver_resampler.proj_out.weight"].shape[0]
-        depth = 1 + max(int(k.split(".")[2]) for k in weights if k.startswith("perceiver_resampler.layers."))
-        inner = weights["perceiver_resampler.layers.0.0.to_q.weight"].shape[0]
-        wide = weights["perceiver_resampler.layers.0.1.1.weight"].shape[0]
+        width, seen = weights["proj_in.weight"].shape
+        outside = weights["proj_out.weight"].shape[0]
+        depth = 1 + max(int(k.split(".")[1]) for k in weights if k.startswith("layers."))
+        inner = weights["layers.0.0.to_q.weight"].shape[0]
+        wide = weights["layers.0.1.1.weight"].shape[0]
         self.proj_in, self.proj_out = nn.Linear(seen, width), nn.Linear(width, outside)
         self.norm_out = nn.LayerNorm(outside)
         self.layers = nn.ModuleList(
@@ -204,7 +221,9 @@ class PlusProjection(FaceProjection):
         weights = adapter.image_proj
         hidden, size = weights["proj.0.weight"].shape
         super().__init__(size, hidden, adapter.tokens, weights["norm.weight"].shape[0])
-        self.perceiver_resampler = Perceiver(weights)
+        base = "perceiver_resampler."
+        own = {k.removeprefix(base): v for k, v in weights.items() if k.startswith(base)}
+        self.perceiver_resampler = Perceiver(own)
         self.adds_id = adapter.kind == "faceid_plus_v2"
 
     def forward(self, face_embeds: Tensor, image_embeds: Tensor | None = None) -> Tensor:
@@ -215,20 +234,37 @@ class PlusProjection(FaceProjection):
         return torch.as_tensor(tokens + out if self.adds_id else out)
 
 
+class Resampler(Perceiver):
+    """InstantID's: latents of its own query the one embedding, face_embeds (B, E) -> tokens (B, M, D)."""
+
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        super().__init__(weights)
+        self.latents = nn.Parameter(torch.empty_like(weights["latents"]))
+
+    def forward(self, face_embeds: Tensor) -> Tensor:  # type: ignore[override]
+        latents = self.latents.expand(face_embeds.shape[0], -1, -1)
+        return super().forward(latents, face_embeds[:, None])
+
+
 def make_projection(adapter: FaceAdapterFile) -> nn.Module:
     """The adapter's projection with its weights. Raises PackInvalid where they do not fit."""
-    hidden, size = adapter.image_proj["proj.0.weight"].shape
-    context = adapter.image_proj["norm.weight"].shape[0]
-    module = (
-        PlusProjection(adapter)
-        if adapter.sees_image
-        else FaceProjection(size, hidden, adapter.tokens, context)
-    )
     try:
+        module = _empty_projection(adapter)
         module.load_state_dict(dict(adapter.image_proj))
+    except KeyError as error:
+        raise PackInvalid(f"image_proj: {error} is missing") from error
     except RuntimeError as error:
         raise PackInvalid(f"image_proj: {str(error).splitlines()[-1].strip()}") from error
     return module.eval()
+
+
+def _empty_projection(adapter: FaceAdapterFile) -> nn.Module:
+    if adapter.kind == "instantid":
+        return Resampler(adapter.image_proj)
+    if adapter.sees_image:
+        return PlusProjection(adapter)
+    hidden, size = adapter.image_proj["proj.0.weight"].shape
+    return FaceProjection(size, hidden, adapter.tokens, adapter.image_proj["norm.weight"].shape[0])
 
 
 def face_weights(unet: UNet2DConditionModel, adapter: FaceAdapterFile) -> dict[str, tuple[Tensor, Tensor]]:

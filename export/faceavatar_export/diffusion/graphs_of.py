@@ -20,16 +20,19 @@ from faceavatar_export.diffusion.face_adapter import (
     make_projection,
     merge_lora,
 )
+from faceavatar_export.diffusion.instantid import InstantIdUNet, control_example
 from faceavatar_export.diffusion.modules import (
     Halved,
     SdImageEncoder,
     SdTextEncoder,
     SdUNet,
     SdVaeDecoder,
+    SdVaeEncoder,
 )
 
 WINDOW = 77
-TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+# int8 is how weights lie in the file; the arithmetic is float32.
+TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.float32}
 Axes = Mapping[str, Mapping[int, str]]
 
 
@@ -47,9 +50,16 @@ class GraphPlan:
 
 
 def graph_plans(
-    checkpoint: Checkpoint, adapter: FaceAdapterFile | None, image_encoder: Any, precision: str
+    checkpoint: Checkpoint,
+    adapter: FaceAdapterFile | None,
+    image_encoder: Any,
+    precision: str,
+    vae_encoder: bool = False,
 ) -> Iterator[GraphPlan]:
-    """The graphs one after the other; the pipeline's modules are used up by it."""
+    """The graphs one after the other; the pipeline's modules are used up by it.
+
+    vae_encoder: whether photos are to be encoded too.
+    """
     pipeline, dtype = checkpoint.pipeline, TYPES[precision]
     xl = checkpoint.family == "sdxl"
     yield _text("text_encoder", SdTextEncoder(pipeline.text_encoder, xl, False, dtype), precision)
@@ -61,8 +71,14 @@ def graph_plans(
             yield _image(SdImageEncoder(image_encoder, dtype), precision)
     yield _unet(checkpoint, adapter, precision)
     # SDXL's own VAE overflows in half precision and says so itself (force_upcast).
-    vae_precision = "fp32" if pipeline.vae.config.force_upcast and xl else precision
-    yield _vae(SdVaeDecoder(pipeline.vae, TYPES[vae_precision]), vae_precision)
+    full, decoder = checkpoint.vae, pipeline.vae
+    scale = 1.0 if decoder is full else full.config.scaling_factor / decoder.config.scaling_factor
+    inside = "fp32" if decoder.config.force_upcast and xl else precision
+    yield _vae(SdVaeDecoder(decoder, TYPES[inside], scale), inside)
+    if vae_encoder:
+        inside = "fp32" if full.config.force_upcast and xl else precision
+        grain = 2 ** (len(full.config.block_out_channels) - 1)
+        yield _vae_encoder(SdVaeEncoder(full, TYPES[inside]), inside, grain)
 
 
 def _text(role: str, module: SdTextEncoder, precision: str) -> GraphPlan:
@@ -87,9 +103,9 @@ def _states_shape(image_encoder: Any) -> tuple[int, int]:
 
 def _projection(adapter: FaceAdapterFile, precision: str, states: tuple[int, int]) -> GraphPlan:
     def example(random: torch.Generator, shape: tuple[int, int, int]) -> dict[str, Tensor]:
-        embeds = torch.nn.functional.normalize(
-            torch.randn(shape[0], adapter.embedding_size, generator=random)
-        )
+        embeds = torch.randn(shape[0], adapter.embedding_size, generator=random)
+        if adapter.kind != "instantid":  # which takes raw embeddings
+            embeds = torch.nn.functional.normalize(embeds)
         seen = (
             {"image_embeds": torch.randn(shape[0], *states, generator=random)} if adapter.sees_image else {}
         )
@@ -124,7 +140,12 @@ def _unet(checkpoint: Checkpoint, adapter: FaceAdapterFile | None, precision: st
     if adapter is not None:
         face = face_weights(unet, adapter)
         merge_lora(unet, adapter)
-    module = SdUNet(unet, face, TYPES[precision])
+    controlnet = checkpoint.controlnet
+    if controlnet is None or face is None:
+        module = SdUNet(unet, face, TYPES[precision])
+    else:
+        module = InstantIdUNet(unet, face, controlnet, TYPES[precision])
+    grain = 2 ** (len(checkpoint.pipeline.vae.config.block_out_channels) - 1)
     context, channels = int(unet.config.cross_attention_dim), int(unet.config.in_channels)
     tokens = 0 if adapter is None else adapter.tokens
 
@@ -141,6 +162,10 @@ def _unet(checkpoint: Checkpoint, adapter: FaceAdapterFile | None, precision: st
             made["text_embeds"] = torch.randn(batch, _pooled_width(unet), generator=random)
             ids = [8.0 * height, 8.0 * width, 0, 0, 8.0 * height, 8.0 * width]
             made["time_ids"] = torch.tensor([ids] * batch)
+        if module.takes_guidance:
+            made["timestep_cond"] = torch.randn(batch, unet.config.time_cond_proj_dim, generator=random)
+        if controlnet is not None:
+            made |= control_example(random, shape, grain)
         return {name: made[name] for name in module.names}
 
     batch, latents = {0: "batch"}, {0: "batch", 2: "height", 3: "width"}
@@ -151,6 +176,9 @@ def _unet(checkpoint: Checkpoint, adapter: FaceAdapterFile | None, precision: st
         "face_tokens": {0: "batch", 1: "face_tokens"},
         "text_embeds": batch,
         "time_ids": batch,
+        "timestep_cond": batch,
+        "control_image": {0: "batch", 2: "image_height", 3: "image_width"},
+        "controlnet_scale": batch,
     }
     wanted = {name: axis for name, axis in axes.items() if name in module.names}
     return GraphPlan("unet", module, precision, example, ("noise_pred",), wanted, {"noise_pred": latents})
@@ -170,4 +198,16 @@ def _vae(module: SdVaeDecoder, precision: str) -> GraphPlan:
     return GraphPlan(
         *("vae_decoder", module, precision, example, ("image",)),
         *({"latents": {0: "batch", 2: "height", 3: "width"}}, {"image": image}),
+    )
+
+
+def _vae_encoder(module: SdVaeEncoder, precision: str, grain: int) -> GraphPlan:
+    def example(random: torch.Generator, shape: tuple[int, int, int]) -> dict[str, Tensor]:
+        batch, height, width = shape
+        return {"image": torch.rand(batch, 3, grain * height, grain * width, generator=random) * 2 - 1}
+
+    image = {0: "batch", 2: "image_height", 3: "image_width"}
+    return GraphPlan(
+        *("vae_encoder", module, precision, example, ("latents",)),
+        *({"image": image}, {"latents": {0: "batch", 2: "height", 3: "width"}}),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -162,7 +163,10 @@ async def test_the_document_has_a_worked_example_that_is_true(running: Running) 
     async with running() as client:
         document = (await client.get("/openapi.json")).json()
         page = await client.get("/docs")
-    assert page.status_code == 200
+        scripts = [await client.get(path) for path in re.findall(r'(?:src|href)="([^"]+)"', page.text)]
+    assert len(scripts) == 3
+    assert {script.status_code for script in scripts} == {200}
+    assert "://" not in page.text  # nothing is fetched from elsewhere
     operation = document["paths"]["/getImageToImage"]["post"]
     shown = operation["requestBody"]["content"]["application/json"]["example"]
     told = {name: value for name, value in EXAMPLE_REQUEST.items() if value is not None}

@@ -29,6 +29,7 @@ FETCHERS = 16  # pictures fetched at once
 FETCHERS_A_CALLER = 4  # a caller with slow URLs leaves threads for others
 PREPARERS = 2
 ENCODERS = 2
+PNG_EFFORT = 4  # on few cores encoding takes its time from drawing
 AHEAD = 16  # so many stand prepared at least; what more come wait as small as they came
 _OWN_STAGES = ("load_image", "detect", "embed", "text", "decode", "matting")
 
@@ -274,7 +275,7 @@ class Lane:
         for index, image in enumerate(result.images):
             if job.stopped:
                 break
-            png = encode_png(image, result.metadata(index))
+            png = encode_png(image, result.metadata(index), PNG_EFFORT)
             names.append(self._shop.store.put(job.record.id, index, png))
         return tuple(names)
 

@@ -283,7 +283,7 @@ def test_the_ranges_are_those_of_the_engine() -> None:
             [
                 getattr(rule, side)
                 for rule in fields[name].metadata
-                for side in ("ge", "le")
+                for side in ("gt", "ge", "le")
                 if hasattr(rule, side)
             ]
             for fields in (ours, engines)

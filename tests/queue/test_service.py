@@ -135,7 +135,7 @@ def test_a_server_without_set_up_is_killed_and_nothing_that_was_queued_is_lost(
     done = first.queue(num_inference_steps=1, batch=2)
     pictures = first.completed(done)
     assert len(pictures) == 2
-    begun, waiting = first.queue(**LONG), first.queue(num_inference_steps=1, seed=7)
+    begun, waiting = first.queue(**LONG, batch=2), first.queue(num_inference_steps=1, seed=7)
     first.drawing(begun)
     below = children(first.process.pid)
     assert len(below) == 2
@@ -145,8 +145,8 @@ def test_a_server_without_set_up_is_killed_and_nothing_that_was_queued_is_lost(
 
     second = start("--state", str(state))
     assert [httpx.get(url).content for url in second.ask(done)["output"]] == pictures
-    assert len(second.completed(begun)) == len(second.completed(waiting)) == 1
-    assert len(list((state / "outputs").glob("*.png"))) == 4
+    assert (len(second.completed(begun)), len(second.completed(waiting))) == (2, 1)
+    assert len(list((state / "outputs").glob("*.png"))) == 5
     assert list((state / "outputs" / ".photos").iterdir()) == []
 
     below = children(second.process.pid)

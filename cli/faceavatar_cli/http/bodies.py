@@ -166,6 +166,8 @@ def _words(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return ", ".join(map(str, schema["enum"]))
     kind = _KINDS[str(schema["type"])]
+    if "exclusiveMinimum" in schema:
+        return f"{kind} above {schema['exclusiveMinimum']}, up to {schema['maximum']}"
     if "minimum" in schema:
         return f"{kind} {schema['minimum']}..{schema['maximum']}"
     if "pattern" in schema:

@@ -92,11 +92,17 @@ class ImageToImage(BaseModel):
     face_scale: float | None = Field(
         default=None, ge=0, le=1.5, allow_inf_nan=False, description="How much of the face's looks to keep."
     )
+    controlnet_scale: float | None = Field(
+        default=None, ge=0, le=1.5, allow_inf_nan=False, description="How firmly InstantID holds the pose."
+    )
     preview_every: int = Field(
         default=0, ge=0, le=50, description="A preview in the task's events after so many steps; 0: none."
     )
     face_index: int | None = Field(
         default=None, ge=0, le=999, description="Which face by size; null: largest."
+    )
+    strength: float | None = Field(
+        default=None, gt=0, le=1, allow_inf_nan=False, description="Begin with the photo, changed this much."
     )
     refID: str | None = Field(
         default=None, max_length=LONGEST_NAME, description="Your own name for the task."

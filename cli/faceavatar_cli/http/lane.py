@@ -10,56 +10,23 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from faceavatar import AvatarEngine, AvatarResult, Step
 from faceavatar.engine import Prepared
-from faceavatar.fetch import Rules, read_remote, shown, source_kind
+from faceavatar.fetch import read_remote, shown, source_kind
 from faceavatar.image import encode_lossy, encode_png, refuse_large
 from faceavatar_cli.http.fair import FairQueue
 from faceavatar_cli.http.job import Job
-from faceavatar_cli.http.metrics import Metrics
 from faceavatar_cli.http.problems import problem_of
-from faceavatar_cli.http.settings import Settings
-from faceavatar_cli.http.tasks import OutputStore
+from faceavatar_cli.http.workshop import Workshop
 
-FETCHERS = 16  # pictures fetched at once
 FETCHERS_A_CALLER = 4  # a caller with slow URLs leaves threads for others
 PREPARERS = 2
-ENCODERS = 2
 PNG_EFFORT = 4  # on few cores encoding takes its time from drawing
 AHEAD = 16  # so many stand prepared at least; what more come wait as small as they came
 _OWN_STAGES = ("load_image", "detect", "embed", "text", "decode", "matting")
-
-
-@dataclass(frozen=True)
-class Workshop:
-    """What all lanes share: settings, the store, counters, threads that fetch and threads that encode."""
-
-    settings: Settings
-    store: OutputStore
-    metrics: Metrics
-    fetchers: ThreadPoolExecutor
-    encoders: ThreadPoolExecutor
-
-    @classmethod
-    def open(cls, settings: Settings, store: OutputStore, metrics: Metrics) -> Workshop:
-        """With fresh threads."""
-        fetchers = ThreadPoolExecutor(FETCHERS, thread_name_prefix="fetch")
-        return cls(settings, store, metrics, fetchers, ThreadPoolExecutor(ENCODERS, "encode"))
-
-    @property
-    def rules(self) -> Rules:
-        """For the pictures' URLs."""
-        settings = self.settings
-        return Rules(settings.allowed_hosts, settings.image_bytes, settings.fetch_seconds)
-
-    def close(self) -> None:
-        """Ends the threads; what they fetch is left behind."""
-        self.fetchers.shutdown(wait=False, cancel_futures=True)
-        self.encoders.shutdown(wait=True, cancel_futures=True)
 
 
 class Lane:

@@ -10,10 +10,11 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 
 from faceavatar import AvatarEngine
 from faceavatar_cli.http.job import Job
-from faceavatar_cli.http.lane import Lane, Workshop
+from faceavatar_cli.http.lane import Lane
 from faceavatar_cli.http.problems import Busy, Interrupted, problem_of
 from faceavatar_cli.http.settings import Limits
 from faceavatar_cli.http.tasks import Submission, TaskEvent, TaskRecord
+from faceavatar_cli.http.workshop import Workshop
 
 REMEMBERED = 10_000  # ended tasks, at most
 

@@ -13,7 +13,6 @@ from contextlib import suppress
 from faceavatar import AvatarEngine, InvalidRequest, PackNotFound
 from faceavatar_cli.http.answers import answer_of, outputs_of
 from faceavatar_cli.http.contract import Answer, ImageToImage
-from faceavatar_cli.http.lane import Workshop
 from faceavatar_cli.http.local import LocalRunner
 from faceavatar_cli.http.metrics import Metrics
 from faceavatar_cli.http.problems import NotReady, TaskNotFound
@@ -23,6 +22,7 @@ from faceavatar_cli.http.store import FolderStore
 from faceavatar_cli.http.tasks import OutputStore, QueueRunner, Submission, TaskRecord, TaskRunner
 from faceavatar_cli.http.tokens import Keyring
 from faceavatar_cli.http.webhook import Teller
+from faceavatar_cli.http.workshop import Workshop
 
 SWEEP_SECONDS = 600.0
 _log = logging.getLogger(__name__)

@@ -46,8 +46,10 @@ class Asked(TypedDict, total=False):
     seed: int | None
     scheduler: SchedulerName | None
     face_scale: float | None
+    controlnet_scale: float | None
     preview_every: int
     face_index: int | None
+    strength: float | None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import onnx
 import pytest
 import tiny_pack
 import torch
+from agreement import Exported, assert_proved, export
 from numpy.typing import NDArray
 from onnx import helper
 from safetensors.torch import save_file
@@ -24,8 +25,8 @@ from faceavatar.errors import PackInvalid
 from faceavatar.face.keypoints import draw_keypoints
 from faceavatar.manifest import read_manifest
 from faceavatar.pack import Pack, verify
-from faceavatar_export.diffusion.checkpoint import open_checkpoint
-from faceavatar_export.diffusion.export import export_pack
+from faceavatar_export.diffusion.checkpoint import Checkpoint, open_checkpoint
+from faceavatar_export.diffusion.export import Options, export_pack
 from faceavatar_export.diffusion.face_adapter import face_weights, read_face_adapter
 from faceavatar_export.diffusion.graphs_of import _unet
 from faceavatar_export.diffusion.instantid import InstantIdUNet, with_controlnet
@@ -44,7 +45,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 BLANK = np.zeros((8, 8, 3), np.uint8)
 POINTS = np.array([[100, 90], [156, 92], [128, 128], [106, 160], [150, 158]], np.float32)
 PLAIN = Case(256, 256, 1, 5.0, 2, "euler", face_scale=0.8, controlnet_scale=0.8)
-Made = tuple[Path, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -68,30 +68,21 @@ def net(folder: Path, xl: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(folder: Path, xl: Path, adapter: Path, net: Path) -> Made:
-    """The pack and its parity report: the one export of this file."""
-    options = Options(
-        str(xl),
-        folder / "pack",
-        "xl-instantid",
-        "CC0-1.0",
-        face_adapter=adapter,
-        controlnet=net,
-        proof_sizes=((256, 256), (264, 328)),
-    )
-    return folder / "pack", export_pack(options, lambda words: None)
+def made(folder: Path, xl: Path, adapter: Path, net: Path) -> Exported:
+    """The one export of this file."""
+    return export(xl, folder / "pack", adapter, controlnet=net)
 
 
 @pytest.fixture(scope="module")
-def engine(made: Made) -> AvatarEngine:
-    return AvatarEngine.load(made[0], provider="cpu")
+def engine(made: Exported) -> AvatarEngine:
+    return AvatarEngine.load(made.pack, provider="cpu")
 
 
 @pytest.fixture(scope="module")
-def seeing(folder: Path, made: Made) -> AvatarEngine:
+def seeing(folder: Path, made: Exported) -> AvatarEngine:
     """The pack with a real detector and an encoder of random weights: it takes photos."""
     pack = folder / "seeing"
-    shutil.copytree(made[0], pack)
+    shutil.copytree(made.pack, pack)
     weights = np.random.default_rng(4).standard_normal((3 * 14 * 14, 512)).astype(np.float32)
     nodes = [
         helper.make_node("AveragePool", ["aligned_face"], ["small"], kernel_shape=[8, 8], strides=[8, 8]),
@@ -142,21 +133,14 @@ def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
     return int(np.abs(one.astype(int) - other).max())
 
 
-def test_instantid_draws_what_diffusers_parts_draw(made: Made) -> None:
-    pack, report = made
-    assert report["misses"] == []
-    assert {(row["height"], row["batch"]) for row in report["pipeline"]} == {
-        (height, batch) for height in (256, 264) for batch in (1, 2)
-    }
-    for row in report["pipeline"]:
-        assert row["max_difference"] <= LARGEST_DIFFERENCE
-        assert row["spread"] > 10  # a flat picture would prove nothing
-        assert row["controlnet_scale"] == 0.8
-    assert verify(Pack.load(pack)) == []
+def test_instantid_draws_what_diffusers_parts_draw(made: Exported) -> None:
+    assert_proved(made)
+    assert [row["controlnet_scale"] for row in made.report["pipeline"]] == [0.8] * 4
+    assert verify(Pack.load(made.pack)) == []
 
 
-def test_the_manifest_holds_the_authors_defaults(made: Made) -> None:
-    manifest = Pack.load(made[0]).manifest
+def test_the_manifest_holds_the_authors_defaults(made: Exported) -> None:
+    manifest = Pack.load(made.pack).manifest
     assert manifest.face is not None
     assert manifest.face.adapter.model_dump() == {
         "kind": "instantid",
@@ -181,32 +165,25 @@ def test_batches_odd_sizes_guidance_and_both_scales_agree(
         replace(PLAIN, controlnet_scale=0.3, negative_prompt=None),
         replace(PLAIN, scheduler="dpmpp_2m", num_inference_steps=4),
     ]
-    held = read_face_adapter(adapter)
-    checkpoint = with_controlnet(open_checkpoint(xl), net)
-    assert_agree(engine, reference_pictures(checkpoint, held, None, *proof_of(held, cases, engine)), cases)
+    assert_agree(engine, cases, with_controlnet(open_checkpoint(xl), net), cases, adapter)
 
 
 def test_a_controlnet_scale_of_0_is_the_pipeline_without_a_controlnet(
     xl: Path, adapter: Path, engine: AvatarEngine
 ) -> None:
+    cases = [replace(PLAIN, controlnet_scale=0.0), replace(PLAIN, controlnet_scale=0.0, guidance_scale=1.0)]
+    without = [replace(case, controlnet_scale=None) for case in cases]
+    assert_agree(engine, cases, open_checkpoint(xl), without, adapter)
+
+
+def assert_agree(
+    engine: AvatarEngine, cases: list[Case], checkpoint: Checkpoint, theirs: list[Case], adapter: Path
+) -> None:
     held = read_face_adapter(adapter)
-    without = [replace(PLAIN, controlnet_scale=None), replace(PLAIN, controlnet_scale=None, guidance_scale=1)]
-    expected = reference_pictures(open_checkpoint(xl), held, None, *proof_of(held, without, engine))
-    assert_agree(engine, expected, [replace(case, controlnet_scale=0.0) for case in without])
-
-
-def proof_of(held: Any, cases: list[Case], engine: AvatarEngine) -> tuple[Any, list[Case], Any]:
-    return make_face(held, 112), cases, engine._schedule
-
-
-def assert_agree(engine: AvatarEngine, expected: list[Any], cases: list[Case]) -> None:
-    face = make_face(read_face_adapter_of(engine), 112)
+    face = make_face(held, 112)
+    expected = reference_pictures(checkpoint, held, None, face, theirs, engine._schedule)
     for row in compare(cases, engine_pictures(engine, face, cases), expected):
         assert row["max_difference"] <= LARGEST_DIFFERENCE, row
-
-
-def read_face_adapter_of(engine: AvatarEngine) -> Any:
-    return read_face_adapter(engine.pack.folder.parent / "ip-adapter.bin")
 
 
 def test_the_tokens_are_those_of_diffusers_own_resampler(
@@ -366,17 +343,17 @@ def test_parts_that_do_not_belong_together_are_refused_before_any_work(
     faceid = checkpoints.face_adapter(tmp_path / "faceid.bin", xl, "faceid")
     said: list[str] = []
 
-    def export(source: Path, **parts: Any) -> None:
+    def attempt(source: Path, **parts: Any) -> None:
         export_pack(Options(str(source), tmp_path / "pack", "pack", "CC0-1.0", **parts), said.append)
 
     with pytest.raises(InvalidRequest, match=r"--controlnet: got None, allowed the folder or file of Inst"):
-        export(xl, face_adapter=adapter)
+        attempt(xl, face_adapter=adapter)
     with pytest.raises(InvalidRequest, match=r"nothing without InstantID's --face-adapter \(here: faceid\)"):
-        export(xl, face_adapter=faceid, controlnet=net)
+        attempt(xl, face_adapter=faceid, controlnet=net)
     with pytest.raises(InvalidRequest, match=r"nothing without InstantID's --face-adapter \(here: none\)"):
-        export(xl, controlnet=net)
+        attempt(xl, controlnet=net)
     with pytest.raises(PackInvalid, match=r"sd: a sd15 checkpoint, and InstantID is made for sdxl"):
-        export(sd, face_adapter=adapter, controlnet=net)
+        attempt(sd, face_adapter=adapter, controlnet=net)
     assert said == []
     assert not (tmp_path / "pack").exists()
 
@@ -435,9 +412,9 @@ def test_packs_without_a_controlnet_refuse_its_scale_and_landmarks(sd_engine: Av
     ],
 )
 def test_a_manifest_that_contradicts_its_controlnet_is_refused(
-    made: Made, tmp_path: Path, change: Callable[[dict[str, Any]], Any], words: str
+    made: Exported, tmp_path: Path, change: Callable[[dict[str, Any]], Any], words: str
 ) -> None:
-    content = json.loads((made[0] / "pack.json").read_text(encoding="utf-8"))
+    content = json.loads((made.pack / "pack.json").read_text(encoding="utf-8"))
     change(content)
     (tmp_path / "pack.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(PackInvalid, match=words):

@@ -26,7 +26,7 @@ from faceavatar.face.keypoints import draw_keypoints
 from faceavatar.manifest import read_manifest
 from faceavatar.pack import Pack, verify
 from faceavatar_export.diffusion.checkpoint import Checkpoint, open_checkpoint
-from faceavatar_export.diffusion.export import Options, export_pack
+from faceavatar_export.diffusion.export import export_pack
 from faceavatar_export.diffusion.face_adapter import face_weights, read_face_adapter
 from faceavatar_export.diffusion.graphs_of import _unet
 from faceavatar_export.diffusion.instantid import InstantIdUNet, with_controlnet

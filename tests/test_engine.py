@@ -83,7 +83,7 @@ def test_a_photo_alone_gives_one_avatar_and_says_how(engine: AvatarEngine) -> No
     assert result.face.faces_found == 1
     assert result.face.others == ()
     assert result.warnings == ()
-    stages = {"load_image", "detect", "embed", "text", "denoise", "decode", "matting", "total"}
+    stages = {"load_image", "detect", "embed", "text", "encode", "denoise", "decode", "matting", "total"}
     assert set(result.timings) == stages
     assert 0 < sum(result.timings[stage] for stage in stages - {"total"}) <= result.timings["total"]
 

@@ -265,8 +265,8 @@ def test_a_photo_handed_in_as_data_is_recorded_by_its_hash_only(image: Any) -> N
 
 
 def test_metadata_with_unknown_fields_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="strength"):
-        AvatarRequest.from_metadata({"image": "sha256:0", "strength": 1}, image=PHOTO)
+    with pytest.raises(InvalidRequest, match="sharpness"):
+        AvatarRequest.from_metadata({"image": "sha256:0", "sharpness": 1}, image=PHOTO)
 
 
 def test_a_schema_of_the_request_can_be_published() -> None:

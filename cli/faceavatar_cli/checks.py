@@ -25,6 +25,7 @@ MODULES = {
     "numpy": "numpy",
     "PIL": "pillow",
     "pydantic": "pydantic",
+    "safetensors": "safetensors",
     "tokenizers": "tokenizers",
 }
 # Packages that write into the same folder, so that the one installed last breaks the others.

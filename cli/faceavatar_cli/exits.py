@@ -17,7 +17,7 @@ EXITS: Mapping[int, tuple[str, tuple[str, ...]]] = {
     0: ("done", ()),
     1: ("a check of `doctor` failed, or an error without a code of its own", ("doctor", "error")),
     2: ("a flag or its value is wrong", ("usage", "invalid_request")),
-    3: ("the photo, or the picture given to --from, cannot be read", ("unreadable_image",)),
+    3: ("the photo, or the picture given to --from, cannot be read", ("unreadable_image", "url_refused")),
     4: ("no face was found in the photo", ("no_face",)),
     5: ("there is no such pack", ("pack_not_found",)),
     6: (
@@ -28,6 +28,18 @@ EXITS: Mapping[int, tuple[str, tuple[str, ...]]] = {
     8: ("an optional package is not installed", ("missing_extra",)),
     9: ("a model gave NaN or infinite values", ("numerical_error",)),
     10: ("the output cannot be written", ("cannot_write",)),
+    11: (
+        "the queue cannot be used: its broker or result store is away, or its state folder taken",
+        ("queue_unavailable", "state_in_use", "time_limit"),
+    ),
+    12: (
+        "a service over HTTP refused, or cannot be reached",
+        (
+            *("service_error", "service_unavailable", "timed_out", "unauthorized", "forbidden", "cancelled"),
+            *("rate_limited", "queue_full", "not_ready", "task_not_found", "output_not_found"),
+            *("unreadable_body", "body_too_large", "body_too_slow", "unsupported_media_type"),
+        ),
+    ),
     70: ("a fault of faceavatar itself", ("internal",)),
     130: ("stopped with Ctrl-C", ("interrupted",)),
 }

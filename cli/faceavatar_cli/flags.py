@@ -68,6 +68,11 @@ _OPTIONS = (
         "--face-scale", type=float, help="How much of the face's looks to keep, 0 to 1.5 (the pack's own)."
     ),
     click.option(
+        "--strength",
+        type=float,
+        help="Begin with the photo and change it this much, above 0 to 1 (begin with noise alone).",
+    ),
+    click.option(
         "--controlnet-scale",
         type=float,
         help="How firmly InstantID holds the face's pose, 0 to 1.5 (the pack's own; other packs refuse it).",
@@ -77,6 +82,16 @@ _OPTIONS = (
         "largest",
         "--face-index",
         "Which face of several: 0 is the largest, 1 the next (largest).",
+    ),
+    click.option(
+        "--best-of",
+        type=int,
+        help="Draw so many candidates for each avatar, 1 to 8, and keep the one that resembles most (1).",
+    ),
+    click.option(
+        "--similarity/--no-similarity",
+        help="Measure how much each avatar resembles the face in the photo.",
+        default=None,
     ),
     click.option(
         "--preview-every",

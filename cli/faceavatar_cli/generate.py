@@ -11,7 +11,9 @@ from faceavatar.errors import InvalidRequest
 from faceavatar_cli.exits import Manner, debug_option, epilog, json_option
 from faceavatar_cli.flags import flag_of, given_fields, request_options
 
-_PICTURE_WORDS = "the path of an existing picture, an http(s) URL, a data URI, or - for standard input"
+_PICTURE_WORDS = (
+    "the path of an existing picture or identity file, an http(s) URL, a data URI, or - for standard input"
+)
 
 
 @click.command(epilog=epilog())
@@ -59,7 +61,8 @@ def generate(
 ) -> None:
     """Make avatars of the face in a photo.
 
-    PHOTO is a path, an http(s) URL, a data URI, or - for standard input.
+    PHOTO is a path, an http(s) URL, a data URI, or - for standard input; or an identity file of
+    faceavatar embed.
     """
     from faceavatar_cli.job import Job
     from faceavatar_cli.order import place_order
@@ -73,5 +76,5 @@ def generate(
         flag = "PHOTO" if error.field == "image" else flag_of(context, error.field)
         if flag is None:
             raise
-        allowed = _PICTURE_WORDS if flag == "PHOTO" and photo is not None else error.allowed
+        allowed = _PICTURE_WORDS if flag == "PHOTO" and error.got == photo else error.allowed
         raise InvalidRequest(flag, error.got, allowed) from error

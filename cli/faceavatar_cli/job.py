@@ -58,6 +58,7 @@ def report(result: AvatarResult, written: Written, warnings: list[str], provider
         "files": [str(path) for path in written.files],
         "contact_sheet": None if written.contact_sheet is None else str(written.contact_sheet),
         "seeds": list(result.seeds),
+        "similarities": _similarities(result),
         "width": result.width,
         "height": result.height,
         "timings": {stage: round(seconds, 4) for stage, seconds in result.timings.items()},
@@ -68,6 +69,12 @@ def report(result: AvatarResult, written: Written, warnings: list[str], provider
         "request": result.request.to_metadata(),
         "version": __version__,
     }
+
+
+def _similarities(result: AvatarResult) -> list[float | None] | None:
+    if result.similarities is None:
+        return None
+    return [None if found is None else round(found, 4) for found in result.similarities]
 
 
 def _face(face: FaceInfo | None) -> dict[str, Any] | None:
@@ -91,6 +98,11 @@ def _tell(result: AvatarResult, written: Written, warnings: list[str]) -> None:
         click.echo(f"warning: {warning}", err=True)
     count, seed = len(result.seeds), result.seeds[0]
     seeds = f"seed {seed}" if count == 1 else f"seeds {seed} to {result.seeds[-1]}"
+    if count > 1 and result.request.best_of > 1:
+        seeds = f"seeds {', '.join(map(str, result.seeds))}"
+    if result.similarities is not None:
+        found = ("no face" if cosine is None else f"{cosine:.2f}" for cosine in result.similarities)
+        seeds = f"{seeds}, similarity {', '.join(found)}"
     avatars = "1 avatar" if count == 1 else f"{count} avatars"
     click.echo(
         f"{avatars} in {result.timings['total']:.1f} s, {seeds}, {result.pack} {result.pack_version}",

@@ -12,10 +12,13 @@ import click
 
 from faceavatar import FaceAvatarError, __version__
 from faceavatar_cli.doctor import doctor
+from faceavatar_cli.embed import embed
 from faceavatar_cli.exits import Manner, debug_option, epilog, fail
 from faceavatar_cli.export import export
 from faceavatar_cli.generate import generate
 from faceavatar_cli.packs import packs
+from faceavatar_cli.serve import serve, token
+from faceavatar_cli.worker import worker
 
 
 @click.group(
@@ -32,7 +35,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (generate, export, packs, doctor):
+for _command in (generate, embed, export, packs, doctor, serve, worker, token):
     cli.add_command(_command)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from faceavatar_cli.checkpoint import find_export, parts_options, say
 from faceavatar_cli.exits import Manner, complain, debug_option, json_option, print_json
 
 if TYPE_CHECKING:
@@ -64,23 +65,40 @@ def show(manner: Manner, name: str) -> None:
 
 @packs.command()
 @click.argument("name")
+@click.option(
+    "--against", "source", metavar="SOURCE", help="Prove the pack against its checkpoint once more."
+)
+@parts_options
 @json_option
 @debug_option
 @click.pass_context
-def verify(context: click.Context, name: str) -> None:
+def verify(context: click.Context, /, name: str, source: str | None, **parts: Any) -> None:
     """Check a pack's files and graphs.
 
-    Every file must have its sha256, every graph its signature. NAME is a pack's name or folder.
+    Every file must have its sha256, every graph its signature. With --against, every graph and whole pictures
+    are held to the checkpoint SOURCE and the further parts that the pack was exported from. NAME is a pack's
+    name or folder.
     """
     from faceavatar.pack import verify as find_problems
 
+    given = [flag for flag, value in parts.items() if value]
+    if source is None and given:
+        raise click.UsageError(f"{given[0].replace('_', '-')} says nothing without --against SOURCE")
     pack = _open(name)
     problems = find_problems(pack)
+    report = None
+    if source is not None and not problems:
+        report = find_export("verify")(source, pack.folder, say, **parts)
+        problems = report["misses"]
     if context.ensure_object(Manner).json:
-        print_json({"name": pack.name, "folder": str(pack.folder), "ok": not problems, "problems": problems})
+        content = {"name": pack.name, "folder": str(pack.folder), "ok": not problems, "problems": problems}
+        print_json(content if report is None else {**content, "parity": report})
     else:
         graphs, files = len(pack.manifest.graphs), len(pack.manifest.files)
         whole = f"ok: {pack.name} {pack.manifest.version}, {files} files and {graphs} graphs are sound"
+        if report is not None:
+            worst = max(row["max_difference"] for row in report["pipeline"])
+            whole += f"; pictures at most {worst}/255 from diffusers'"
         click.echo("\n".join(problems) or whole)
     if problems:
         context.exit(
@@ -146,7 +164,10 @@ def _face(face: Face | None) -> str:
         return "none: this pack does not look at faces"
     adapter = face.adapter
     words = f"{adapter.kind}, {adapter.tokens} tokens of a {adapter.embedding_size}-number embedding"
-    return words if face.detector else f"{words}, which has to be handed in: no face models"
+    if face.detector is None:
+        return f"{words}, which has to be handed in: no face models"
+    package = ", run by insightface" if face.detector.kind == "scrfd" else ""
+    return f"{words}; detector {face.detector.kind}{package}"
 
 
 def _proof(pack: Pack) -> str | None:

@@ -19,10 +19,12 @@ from faceavatar.errors import (
     PackNotFound,
     ProviderUnavailable,
     SignatureMismatch,
+    UrlRefused,
 )
 
 if TYPE_CHECKING:
     from faceavatar.engine import AvatarEngine
+    from faceavatar.identity import Identity
     from faceavatar.request import AvatarRequest
     from faceavatar.result import AvatarResult, FaceInfo, Step, read_metadata
 
@@ -35,6 +37,7 @@ __all__ = [
     "FaceAvatarError",
     "FaceInfo",
     "HashMismatch",
+    "Identity",
     "ImageError",
     "InvalidRequest",
     "MissingExtra",
@@ -47,6 +50,7 @@ __all__ = [
     "ProviderUnavailable",
     "SignatureMismatch",
     "Step",
+    "UrlRefused",
     "__version__",
     "read_metadata",
 ]
@@ -56,6 +60,7 @@ _ROOMS = {
     "AvatarRequest": "request",
     "AvatarResult": "result",
     "FaceInfo": "result",
+    "Identity": "identity",
     "Step": "result",
     "read_metadata": "result",
 }

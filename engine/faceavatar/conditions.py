@@ -48,6 +48,7 @@ def make_conditions(
         None if empty_text is None else empty_text.states,
         {
             **(_sizes_and_pooled(plan, halves) if "text_embeds" in unet.session.inputs else {}),
+            **_guidance_input(plan, unet),
             **_keypoints(plan, look, len(halves)),
         },
     )
@@ -65,6 +66,23 @@ def _sizes_and_pooled(plan: Plan, halves: Sequence[TextStates]) -> dict[str, lis
     return {"text_embeds": pooled, "time_ids": [ids] * len(halves)}
 
 
+def _guidance_input(plan: Plan, unet: UNet) -> dict[str, list[Floats]]:
+    """The guidance scale as a net distilled for it wants it: sines and cosines of it, (1, W).
+
+    Meng et al. 2023 (arXiv 2210.03142) condition on w, where u + (1 + w) (c - u) is guided: scale = 1 + w.
+    Frequencies as diffusers' get_guidance_scale_embedding has them, after Kingma et al.'s VDM.
+    """
+    if not plan.guidance_is_input:
+        return {}
+    width = int(unet.session.inputs["timestep_cond"].shape[1])
+    half = width // 2
+    frequencies = np.exp(np.arange(half, dtype=np.float32) * np.float32(-np.log(10000.0) / (half - 1)))
+    angles = np.float32(1000 * (plan.guidance_scale - 1)) * frequencies
+    embedding = np.zeros((1, width), np.float32)  # an odd width ends in a zero
+    embedding[0, : 2 * half] = np.concatenate([np.sin(angles), np.cos(angles)])
+    return {"timestep_cond": [embedding]}
+
+
 def _keypoints(plan: Plan, look: Look | None, halves: int) -> dict[str, list[Floats]]:
     """What a ControlNet sees, the same in each half: the face's points in 0..1, (1, 3, H, W), and its scale.
 
@@ -75,9 +93,10 @@ def _keypoints(plan: Plan, look: Look | None, halves: int) -> dict[str, list[Flo
     points = plan.face_landmarks
     wanted = (plan.request.height, plan.request.width)
     if points is None:
-        if look is None or look.face is None or look.photo_size is None:
+        if look is None or look.place is None:
             raise InvalidRequest("face_landmarks", None, "the five points of the face: no photo shows them")
-        points = place_landmarks(look.face.landmarks, look.face.bbox, look.photo_size, wanted)
+        seen = look.place
+        points = place_landmarks(seen.landmarks, seen.bbox, seen.photo_size, wanted)
     # What was only rounded up to the net's multiple is cut off again, half on each side: see sizes.bring_to.
     margin = [(drawn - asked) // 2 for drawn, asked in zip(plan.drawn_size, wanted, strict=True)]
     picture = draw_keypoints(points + margin[::-1], plan.drawn_size)

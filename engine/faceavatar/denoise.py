@@ -109,17 +109,23 @@ def denoise(
     conditions: Conditions,
     guidance: Guidance,
     noise: Noise,
+    clean: Floats | None = None,
+    start: int = 0,
 ) -> Iterator[Denoised]:
     """Denoise latents (B, C, h, w) of unit noise, step by step.
 
+    clean: latents (B, C, h, w) of pictures to begin with, noised as they would be before step `start`.
     Without no_text in the conditions the conditional half runs alone; else all halves run as one batch.
     Raises NumericalError, with the step, for NaN or infinite predictions.
     """
     feeds = _batched(conditions, len(latents))
     halves = len(feeds["encoder_hidden_states"]) // len(latents)
-    latents = latents * np.float32(scheduler.init_noise_sigma)
+    if clean is None:
+        latents = latents * np.float32(scheduler.init_noise_sigma)
+    else:
+        latents = scheduler.add_noise(clean, latents, start)
     total = len(scheduler.timesteps)
-    for index, timestep in enumerate(scheduler.timesteps):
+    for index, timestep in enumerate(scheduler.timesteps[start:], start):
         before = scheduler.scale_model_input(latents, index)
         batch = np.concatenate([before] * halves)
         predictions = unet(batch, float(timestep), feeds)
@@ -127,7 +133,7 @@ def denoise(
         if not np.isfinite(prediction).all():
             raise NumericalError("unet", index)
         latents = scheduler.step(prediction, index, latents, noise)
-        yield Denoised(index, total, float(timestep), latents, before, prediction)
+        yield Denoised(index - start, total - start, float(timestep), latents, before, prediction)
 
 
 def _batched(conditions: Conditions, batch: int) -> dict[str, Floats]:

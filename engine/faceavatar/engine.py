@@ -19,9 +19,10 @@ from faceavatar.backends import resolve_provider
 from faceavatar.conditions import join_conditions, join_guidance, make_conditions
 from faceavatar.denoise import Conditions, Denoised, Floats, Noise, denoise
 from faceavatar.errors import InvalidRequest, MissingGraph, ProviderUnavailable
-from faceavatar.face.embed import FaceEmbedder
-from faceavatar.image import ImageSource, load_image, to_uint8
-from faceavatar.look import FaceReader, Look
+from faceavatar.identity import Identity, open_reference
+from faceavatar.image import ImageSource, fit_to, load_image, to_nchw, to_uint8
+from faceavatar.likeness import Kept, candidates, rounds
+from faceavatar.look import Embedder, FaceReader, Look
 from faceavatar.matting import Matter, cut_out, put_on
 from faceavatar.pack import Pack, find_pack
 from faceavatar.plan import Plan, make_plan, with_face, with_landmarks
@@ -33,13 +34,13 @@ from faceavatar.sizes import bring_to
 from faceavatar.stopwatch import Stopwatch
 from faceavatar.text import TextEncoder, TextEncoders, open_tokenizer
 from faceavatar.unet import UNet
-from faceavatar.vae import VaeDecoder
+from faceavatar.vae import VaeDecoder, VaeEncoder
 
 Picture = NDArray[np.uint8]
 Points = NDArray[np.floating]
 SMALL_FACE = 48  # pixels between which little of a face can be told
 CPU_PROVIDERS = frozenset({"cpu", "openvino"})
-_LAZY_ROLES = frozenset({"matting"})
+_LAZY_ROLES = frozenset({"matting", "vae_encoder"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,24 +48,32 @@ class Prepared:
     """A request whose photo was looked at and whose words were read: only its pictures are still to be drawn.
 
     Prepared requests of one engine with equal `key` can be drawn together. `plan` and `look` say what was
-    settled and seen.
+    settled and seen; `clean` are the photo's own latents (1, C, h, w) where they are to begin with.
     """
 
     plan: Plan
     look: Look | None
     conditions: Conditions
     clock: Stopwatch
+    clean: Floats | None = None
+
+    @property
+    def pictures(self) -> int:
+        """How many it draws at once: its batch, or with best_of as many candidates as fit a megapixel."""
+        part = candidates(self.plan.request, 0)
+        return len(self.plan.seeds[part])
 
     @property
     def key(self) -> Hashable:
-        """What has to be the same for one batch: drawn size, schedule, halves, lengths, face scale."""
+        """What must be the same for one batch: drawn size, rounds, schedule, halves, lengths, face scale."""
         shapes = [
             None if array is None else array.shape
             for array in (self.conditions.text, self.conditions.no_text, self.conditions.empty_text)
         ]
         plan = self.plan
         name, steps = plan.request.scheduler, plan.request.num_inference_steps
-        return plan.latent_shape, name, steps, plan.face_scale, tuple(shapes), plan.guidance.free
+        drawn = plan.latent_shape, rounds(plan.request), plan.start, self.clean is None
+        return *drawn, name, steps, plan.face_scale, tuple(shapes), plan.guidance.free
 
 
 class AvatarEngine:
@@ -82,7 +91,7 @@ class AvatarEngine:
             opened = {role: pool.submit(pack.open, role, provider, threads) for role in eager}
             tokenizer = pool.submit(open_tokenizer, pack.file(manifest.text.tokenizer))
             sessions = {role: future.result() for role, future in opened.items()}
-        self.faces = FaceReader(pack, sessions)
+        self.faces = FaceReader(pack, sessions, provider, threads)
         first = TextEncoder(sessions["text_encoder"], tokenizer.result(), manifest.text)
         second = sessions.get("text_encoder_2")
         pad = manifest.text.pad_token_id_2
@@ -94,7 +103,8 @@ class AvatarEngine:
         self.unet = UNet(sessions["unet"])
         self.vae = VaeDecoder(sessions["vae_decoder"], manifest.latents)
         self._matter: Matter | None = None
-        self._matter_lock = Lock()
+        self._encoder: VaeEncoder | None = None
+        self._lazy_lock = Lock()
 
     @classmethod
     def load(
@@ -202,7 +212,14 @@ class AvatarEngine:
         Raises ImageError, NoFaceFound, InvalidRequest.
         """
         self.faces.must_see()
-        return self.faces.look(load_image(image), face_index, Stopwatch())
+        return self.faces.look(open_reference(image), face_index, Stopwatch())
+
+    def identity(self, image: ImageSource, face_index: int | None = None) -> Identity:
+        """The face in a photo as an Identity, which takes the photo's place in requests once it is saved.
+
+        Arguments and errors as look's.
+        """
+        return self.faces.identity(load_image(image), face_index, Stopwatch())
 
     @property
     def adapter(self) -> FaceAdapter | None:
@@ -210,7 +227,7 @@ class AvatarEngine:
         return self.faces.adapter
 
     @property
-    def embedder(self) -> FaceEmbedder | None:
+    def embedder(self) -> Embedder | None:
         """The pack's face encoder, or None."""
         return self.faces.embedder
 
@@ -234,47 +251,103 @@ class AvatarEngine:
         look: Look | None = None
         if plan.face_embeds is not None:
             look = Look(None, plan.face_embeds, plan.face_crop)
-        elif self.adapter is not None:
+        reference: Picture | Identity | None = None
+        if request.strength is not None or (look is None and self.adapter is not None):
             with clock.measure("load_image"):
-                photo = load_image(request.image)
-            look = self.faces.look(photo, request.face_index, clock)
+                reference = open_reference(request.image)
+            if request.strength is not None and isinstance(reference, Identity):
+                allowed = "None: an identity file holds no picture to begin with"
+                raise InvalidRequest("strength", request.strength, allowed)
+        if reference is not None and look is None and self.adapter is not None:
+            look = self.faces.look(reference, request.face_index, clock)
         conditions = make_conditions(plan, look, self.text, self.faces, self.unet, clock)
-        return Prepared(plan, look, conditions, clock)
+        return Prepared(plan, look, conditions, clock, self._encode(reference, plan, clock))
+
+    def _encode(self, photo: Picture | Identity | None, plan: Plan, clock: Stopwatch) -> Floats | None:
+        """The latents of the photo, cropped to what is drawn, where the run begins with them."""
+        if not isinstance(photo, np.ndarray) or plan.request.strength is None:
+            return None
+        with clock.measure("encode"):
+            with self._lazy_lock:
+                if self._encoder is None:
+                    session = self.pack.open("vae_encoder", self.provider, self._threads)
+                    self._encoder = VaeEncoder(session, self.pack.manifest.latents)
+            return self._encoder.encode(to_nchw(fit_to(photo, *plan.drawn_size, "cover"), 127.5, 127.5))
 
     def _run(self, prepared: Sequence[Prepared], previews: bool) -> Iterator[tuple[Step, ...]]:
-        """Denoise all, then decode, fit and cut out for each."""
+        """Draw all candidates in rounds, keep the best, then cut out for each."""
+        drawings = [_Drawing(one, Kept(one.plan.request.best_of)) for one in prepared]
+        shared, count = Stopwatch(), rounds(prepared[0].plan.request)
+        for round_ in range(count):
+            parts = [candidates(one.plan.request, round_) for one in prepared]
+            for step, rows in self._draw(prepared, parts, shared):
+                index, total = round_ * step.total + step.index, count * step.total
+                seconds_left = shared.seconds["denoise"] / (index + 1) * (total - index - 1)
+                yield tuple(
+                    self._step(
+                        drawing, replace(part, index=index, total=total), at, seconds_left, shared, previews
+                    )
+                    for drawing, part, at in zip(
+                        drawings, (_part(step, row) for row in rows), parts, strict=True
+                    )
+                )
+
+    def _draw(
+        self, prepared: Sequence[Prepared], parts: Sequence[slice], shared: Stopwatch
+    ) -> Iterator[tuple[Denoised, list[slice]]]:
+        """Denoise some candidates of every request as one batch; each step with the rows of each request."""
         plans = [one.plan for one in prepared]
-        batches = [plan.request.batch for plan in plans]
-        noise = Noise([seed for plan in plans for seed in plan.seeds], plans[0].latent_shape)
+        seeds = [plan.seeds[part] for plan, part in zip(plans, parts, strict=True)]
+        batches = [len(some) for some in seeds]
+        rows = list(_rows(batches))
+        noise = Noise([seed for some in seeds for seed in some], plans[0].latent_shape)
         start = noise()  # drawn even when not used, so that later draws stay the same
-        for plan, rows in zip(plans, _rows(batches), strict=True):
-            start[rows] = start[rows] if plan.latents is None else plan.latents
+        for plan, row in zip(plans, rows, strict=True):
+            start[row] = start[row] if plan.latents is None else plan.latents
         conditions = join_conditions([one.conditions for one in prepared], batches)
         guidance = join_guidance([plan.guidance for plan in plans], batches)
-        shared = Stopwatch()
-        steps = denoise(self.unet, plans[0].scheduler, start, conditions, guidance, noise)
+        photos = [
+            np.repeat(one.clean, count, 0)
+            for one, count in zip(prepared, batches, strict=True)
+            if one.clean is not None
+        ]
+        clean = np.concatenate(photos) if photos else None
+        steps = denoise(
+            *(self.unet, plans[0].scheduler, start, conditions, guidance, noise, clean, plans[0].start)
+        )
         for step in shared.each("denoise", steps):
-            done = step.index + 1
-            seconds_left = shared.seconds["denoise"] / done * (step.total - done)
-            yield tuple(
-                self._step(one, _part(step, rows), seconds_left, shared, previews)
-                for one, rows in zip(prepared, _rows(batches), strict=True)
-            )
+            yield step, rows
 
     def _step(
-        self, prepared: Prepared, step: Denoised, seconds_left: float, shared: Stopwatch, previews: bool
+        self,
+        drawing: _Drawing,
+        step: Denoised,
+        part: slice,
+        seconds_left: float,
+        shared: Stopwatch,
+        previews: bool,
     ) -> Step:
         """What one request gets to see of a step: a preview where it is due, at last its pictures."""
+        prepared, kept = drawing.prepared, drawing.kept
         request, clock = prepared.plan.request, prepared.clock
         done, preview, result = step.index + 1, None, None
+        if done % (step.total // rounds(request)) == 0:
+            self._keep(drawing, self._decode(step.latents, request, clock), part)
         if done == step.total:
             clock.seconds["denoise"] += shared.seconds["denoise"]
-            images = self._decode(step.latents, request, clock)
-            images = self._cut(images, request, clock)
-            result = self._result(prepared.plan, prepared.look, images, clock)
+            images = self._cut(tuple(kept.images), request, clock)
+            result = self._result(prepared, kept, images)
         elif previews and request.preview_every and done % request.preview_every == 0:
             preview = self._decode(self._foresee(step), request, clock)
         return Step(step.index, step.total, step.timestep, seconds_left, preview, result)
+
+    def _keep(self, drawing: _Drawing, images: tuple[Picture, ...], part: slice) -> None:
+        """Compare finished candidates with the reference, if that was asked for, and keep the best."""
+        plan, look, clock = drawing.prepared.plan, drawing.prepared.look, drawing.prepared.clock
+        found: list[float | None] = [None] * len(images)
+        if look is not None and (plan.request.similarity or plan.request.best_of > 1):
+            found = [self.faces.similarity(image, look.embeds, clock) for image in images]
+        drawing.kept.take(part.start, images, plan.seeds[part], found)
 
     def _foresee(self, step: Denoised) -> Floats:
         """The clean latents that the net predicts at this step."""
@@ -306,28 +379,36 @@ class AvatarEngine:
         settings = self.pack.manifest.matting
         if settings is None:
             raise MissingGraph(f"{self.pack.name}: this pack has no matting graph")
-        with self._matter_lock:
+        with self._lazy_lock:
             if self._matter is None:
                 self._matter = Matter(self.pack.open("matting", self.provider, self._threads), settings)
             return self._matter
 
-    def _result(
-        self, plan: Plan, look: Look | None, images: tuple[Picture, ...], clock: Stopwatch
-    ) -> AvatarResult:
-        request, manifest = plan.request, self.pack.manifest
-        face = None if look is None else look.face
+    def _result(self, prepared: Prepared, kept: Kept, images: tuple[Picture, ...]) -> AvatarResult:
+        plan, look, manifest = prepared.plan, prepared.look, self.pack.manifest
+        request, face = plan.request, None if look is None else look.face
+        compared = request.similarity or request.best_of > 1
         return AvatarResult(
             images=images,
-            seeds=plan.seeds,
-            timings=clock.timings(),
+            seeds=tuple(kept.seeds),
+            timings=prepared.clock.timings(),
             face=face,
-            warnings=_warnings(plan, face),
+            warnings=(*_warnings(plan, face), *kept.warnings()),
             request=request,
             pack=manifest.name,
             pack_version=manifest.version,
             width=request.width,
             height=request.height,
+            similarities=tuple(kept.similarities) if compared else None,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawing:
+    """A request while it is drawn."""
+
+    prepared: Prepared
+    kept: Kept
 
 
 def _rows(batches: Sequence[int]) -> Iterator[slice]:
@@ -346,9 +427,18 @@ def _part(step: Denoised, rows: slice) -> Denoised:
 
 
 def _check_precision(pack: Pack, provider: str, precision: str | None) -> None:
-    """Half-precision graphs on a processor must be asked for: it runs them, slower than full precision."""
+    """Half-precision graphs on a processor must be asked for: it runs them, slower than full precision.
+
+    bfloat16 ones ONNX Runtime's CPU provider cannot run at all.
+    """
     if precision not in {None, "fp16"}:
         raise InvalidRequest("precision", precision, '"fp16", to run half-precision graphs on a processor')
+    brains = [role for role, graph in pack.manifest.graphs.items() if graph.precision == "bf16"]
+    if brains and provider == "cpu":
+        raise ProviderUnavailable(
+            f"{pack.name}: {', '.join(brains)} are bf16 graphs, which provider 'cpu' has no kernels for; "
+            "use openvino or cuda, or export the pack in fp32"
+        )
     halves = [role for role, graph in pack.manifest.graphs.items() if graph.precision == "fp16"]
     if halves and provider in CPU_PROVIDERS and precision != "fp16":
         raise ProviderUnavailable(

@@ -3,6 +3,7 @@
 FaceAvatarError                 error
  ├ InvalidRequest               invalid_request        a field of the request is out of its range
  ├ ImageError                   unreadable_image       the photo cannot be read, fetched or is too large
+ │  └ UrlRefused                url_refused            its URL leads where nothing is fetched from
  ├ NoFaceFound                  no_face                the photo was read, but no face is in it
  ├ PackError                    pack_error
  │  ├ PackNotFound              pack_not_found         no pack of that name or at that path
@@ -36,9 +37,12 @@ __all__ = [
     "PackNotFound",
     "ProviderUnavailable",
     "SignatureMismatch",
+    "UrlRefused",
 ]
 
 _LONGEST_VALUE = 80
+# Extras that bring all but one package, which pip may not install with what it asks for (docs/decisions.md).
+_FURTHER_COMMANDS = {"insightface": ", then pip install --no-deps insightface"}
 
 
 class FaceAvatarError(Exception):
@@ -69,6 +73,12 @@ class ImageError(FaceAvatarError):
     """A picture is missing, is no picture, is too large, or its URL failed or is not allowed."""
 
     code = "unreadable_image"
+
+
+class UrlRefused(ImageError):
+    """A URL that is not followed: another scheme, a password in it, an address that is not public."""
+
+    code = "url_refused"
 
 
 class NoFaceFound(FaceAvatarError):
@@ -130,7 +140,8 @@ class MissingExtra(FaceAvatarError):
         self.package = package
 
     def __str__(self) -> str:
-        return f"needs the package {self.package}: pip install 'faceavatar[{self.extra}]'"
+        further = _FURTHER_COMMANDS.get(self.extra, "")
+        return f"needs the package {self.package}: pip install 'faceavatar[{self.extra}]'{further}"
 
 
 class NumericalError(FaceAvatarError):

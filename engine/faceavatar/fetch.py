@@ -1,9 +1,10 @@
-"""Bytes from a path, an http(s) URL or a data URI, with a cap on how many.
+"""Bytes from a path, an http(s) URL or a data URI, with a cap on how many; and a POST under the same rules.
 
 A URL may come from a stranger when this runs in a server. So the name is resolved once, every address it
 has must be public, and the connection goes to the very address that was checked: no second look-up could
 answer otherwise. Each redirect takes the same way. Proxies from the environment are not used: they would
-resolve the name. This room knows nothing of pictures.
+resolve the name. The clock is held by closing the socket, so that no server can spin out its answer byte by
+byte. This room knows nothing of pictures.
 """
 
 from __future__ import annotations
@@ -14,23 +15,43 @@ import ipaddress
 import os
 import socket
 import ssl
+import threading
 import time
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from typing import Literal
 from urllib.parse import SplitResult, quote, unquote_to_bytes, urljoin, urlsplit
 
-from faceavatar.errors import ImageError
+from faceavatar.errors import ImageError, UrlRefused
 
 MAX_BYTES = 64 * 2**20
 ALLOW_PRIVATE_URLS = "FACEAVATAR_ALLOW_PRIVATE_URLS"
 _SOCKET_SECONDS = 10.0
-_TOTAL_SECONDS = 30.0
 _REDIRECTS = 5
 _CHUNK = 2**16
 _SAFE = "/%:=&?~+!$,;'@()*[]"
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+# A public address by its number, and yet the host's own door in Azure: metadata and agents answer there.
+_INNER_DOORS = frozenset({ipaddress.IPv4Address("168.63.129.16")})
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a URL may do.
+
+    allowed_hosts: names (or addresses as the URL writes them), lower case, that may lead to addresses that
+    are not public. max_bytes: of a body. seconds: in all, redirects among them.
+    """
+
+    allowed_hosts: frozenset[str] = frozenset()
+    max_bytes: int = MAX_BYTES
+    seconds: float = 30.0
+
+
+DEFAULT_RULES = Rules()
 
 
 def source_kind(source: str) -> Literal["url", "data", "path", "other"]:
@@ -47,16 +68,23 @@ def read_bytes(source: str | Path) -> bytes:
     """Reads a path, an http(s) URL or a data URI; 64 MB at most. Raises ImageError."""
     if isinstance(source, Path):
         return _read_file(source)
+    if source_kind(source) == "path":
+        return _read_file(Path(source))
+    return read_remote(source)
+
+
+def read_remote(source: str, rules: Rules = DEFAULT_RULES) -> bytes:
+    """Reads an http(s) URL or a data URI and never a file: for what strangers send. Raises ImageError."""
     kind = source_kind(source)
     if kind == "url":
-        return fetch(source)
+        return fetch(source, rules)
     if kind == "data":
-        return _read_data_uri(source)
+        return _read_data_uri(source, rules.max_bytes)
     if kind == "other":
-        raise ImageError(
+        raise UrlRefused(
             f"{shown(source)}: this kind of URL is not read, expected http or https, a data URI or a path"
         )
-    return _read_file(Path(source))
+    raise ImageError("a path is not read here, expected an http(s) URL or a data URI")
 
 
 def shown(source: str | Path) -> str:
@@ -72,66 +100,122 @@ def shown(source: str | Path) -> str:
         return f"{source[:8]}..."
 
 
-def fetch(url: str) -> bytes:
+def fetch(url: str, rules: Rules = DEFAULT_RULES) -> bytes:
     """Fetches an http(s) URL from a public address: 10 s a socket operation, 30 s and 64 MB in all.
 
-    Follows 5 redirects at most, never from https to http nor to another scheme. Raises ImageError.
+    Follows 5 redirects at most, never from https to http nor to another scheme. Raises ImageError, and
+    UrlRefused where it leads to what is not fetched from.
     """
     name = shown(url)
-    deadline = time.monotonic() + _TOTAL_SECONDS
-    try:
+    deadline = time.monotonic() + rules.seconds
+    with _failures_named(name, "hand in a file"):
         for _ in range(_REDIRECTS + 1):
-            parts = urlsplit(url)
-            with closing(_connect(parts)) as connection:
-                target = (
-                    quote(parts.path or "/", safe=_SAFE)
-                    + ("?" if parts.query else "")
-                    + quote(parts.query, safe=_SAFE)
-                )
-                connection.request("GET", target, headers={"User-Agent": "faceavatar", "Accept": "image/*"})
+            with _connected(urlsplit(url), rules, deadline) as (connection, target):
+                headers = {"User-Agent": "faceavatar", "Accept": "image/*"}
+                connection.request("GET", target, headers=headers)
                 response = connection.getresponse()
                 if response.status == 200:
-                    return _read_capped(response, name, deadline)
+                    return _read_capped(response, name, rules.max_bytes)
                 url = _next_url(url, response, name)
-    except (OSError, HTTPException, ValueError) as error:
-        raise ImageError(
-            f"{name}: could not be fetched ({error}); check the URL, or hand in a file"
-        ) from error
     raise ImageError(f"{name}: more than {_REDIRECTS} redirects; hand in the URL of the picture itself")
 
 
-def _connect(parts: SplitResult) -> HTTPConnection:
-    """A connection whose socket already leads to an address that was checked."""
+def post(url: str, body: bytes, headers: Mapping[str, str], rules: Rules = DEFAULT_RULES) -> int:
+    """Posts a body where fetch would fetch from, and gives the answer's HTTP status; follows no redirect.
+
+    Raises ImageError where no answer came, UrlRefused as fetch does.
+    """
+    deadline = time.monotonic() + rules.seconds
+    with (
+        _failures_named(shown(url), "let the server there answer in time"),
+        _connected(urlsplit(url), rules, deadline) as (connection, target),
+    ):
+        connection.request("POST", target, body, {"User-Agent": "faceavatar", **headers})
+        return connection.getresponse().status
+
+
+@contextmanager
+def _failures_named(name: str, way_out: str) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise ImageError(f"{name}: no whole answer in time ({error}); {way_out}") from error
+    except (OSError, HTTPException, ValueError) as error:
+        raise ImageError(f"{name}: could not be fetched ({error}); check the URL, or {way_out}") from error
+
+
+@contextmanager
+def _connected(parts: SplitResult, rules: Rules, deadline: float) -> Iterator[tuple[HTTPConnection, str]]:
+    """A connection to an address that was checked, closed at the deadline, and the target to ask it for."""
     host, secure = parts.hostname, parts.scheme.lower() == "https"
     if not host:
-        raise ImageError("a URL without a host cannot be fetched, expected https://host/picture.jpg")
+        raise UrlRefused("a URL without a host cannot be fetched, expected https://host/picture.jpg")
     if parts.username is not None or parts.password is not None:
-        raise ImageError(
+        raise UrlRefused(
             f"{host}: a URL with a user name or password is not fetched; hand in the bytes instead"
         )
     port = parts.port or (443 if secure else 80)
-    connection = (HTTPSConnection if secure else HTTPConnection)(host, port, timeout=_SOCKET_SECONDS)
-    plain = socket.create_connection(_checked_address(host, port), timeout=_SOCKET_SECONDS)
+    reached = _reach(_checked_addresses(host, port, rules), port, deadline)
+    if secure:
+        context = ssl.create_default_context()
+        reached = context.wrap_socket(reached, server_hostname=host, do_handshake_on_connect=False)
+    late = threading.Event()
+    watch = threading.Timer(max(0.0, deadline - time.monotonic()), _hang_up, (reached, late))
+    watch.daemon = True
+    watch.start()
     try:
-        connection.sock = (
-            ssl.create_default_context().wrap_socket(plain, server_hostname=host) if secure else plain
-        )
-    except BaseException:
-        plain.close()
+        with closing((HTTPSConnection if secure else HTTPConnection)(host, port)) as connection:
+            connection.sock = reached
+            if isinstance(reached, ssl.SSLSocket):
+                reached.do_handshake()
+            query = f"?{quote(parts.query, safe=_SAFE)}" if parts.query else ""
+            yield connection, quote(parts.path or "/", safe=_SAFE) + query
+            if late.is_set():  # what was cut off may look like an end
+                raise TimeoutError
+    except (OSError, HTTPException, ValueError, ImageError) as error:
+        if late.is_set():
+            raise TimeoutError(f"{rules.seconds:.0f} s are over") from error
         raise
-    return connection
+    finally:
+        watch.cancel()
+        reached.close()
 
 
-def _checked_address(host: str, port: int) -> tuple[str, int]:
-    """Resolves a name once; refuses it when any of its addresses is not public, unless the switch is set."""
+def _hang_up(connection: socket.socket, late: threading.Event) -> None:
+    """Ends whatever waits on a socket, in another thread: closing alone would not wake it."""
+    late.set()
+    with suppress(OSError):  # it is closed already
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not the TLS one, which belongs to its reader
+
+
+def _reach(addresses: list[str], port: int, deadline: float) -> socket.socket:
+    """A socket to the first of the addresses that answers."""
+    failure: OSError = TimeoutError("no time is left to connect")
+    for address in addresses:
+        seconds = min(_SOCKET_SECONDS, deadline - time.monotonic())
+        if seconds <= 0:
+            break
+        try:
+            reached = socket.create_connection((address, port), timeout=seconds)
+        except OSError as error:
+            failure = error
+        else:
+            reached.settimeout(_SOCKET_SECONDS)
+            return reached
+    raise failure
+
+
+def _checked_addresses(host: str, port: int, rules: Rules) -> list[str]:
+    """Resolves a name once; refuses it when any of its addresses is not public, unless that is allowed."""
     found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     private = [address for address in found if not is_public(address)]
-    if private and os.environ.get(ALLOW_PRIVATE_URLS) != "1":
-        raise ImageError(
+    allowed = host.lower() in rules.allowed_hosts or os.environ.get(ALLOW_PRIVATE_URLS) == "1"
+    if private and not allowed:
+        raise UrlRefused(
             f"{host}: leads to {private[0]}, which is not a public address; "
             f"hand in the file, or set {ALLOW_PRIVATE_URLS}=1 where the sender is trusted"
         )
-    return found[0], port
+    return list(dict.fromkeys(found))
 
 
 def is_public(address: str) -> bool:
@@ -145,7 +229,7 @@ def is_public(address: str) -> bool:
         if ip in _NAT64:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         ip = inner or ip
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved and ip not in _INNER_DOORS
 
 
 def _next_url(url: str, response: HTTPResponse, name: str) -> str:
@@ -154,31 +238,31 @@ def _next_url(url: str, response: HTTPResponse, name: str) -> str:
         raise ImageError(f"{name}: answered {response.status} {response.reason}, expected 200; check the URL")
     following = urljoin(url, target)
     if source_kind(following) != "url" or (url[:6].lower() == "https:" and following[:6].lower() != "https:"):
-        raise ImageError(
+        raise UrlRefused(
             f"{name}: redirects to {shown(following)}, which is not followed; hand in the file instead"
         )
     return following
 
 
-def _read_capped(response: HTTPResponse, name: str, deadline: float) -> bytes:
+def _read_capped(response: HTTPResponse, name: str, most: int) -> bytes:
+    if response.length is not None and response.length > most:
+        raise ImageError(_too_large(name, most))
     body = bytearray()
     while chunk := response.read1(_CHUNK):
         body += chunk
-        if len(body) > MAX_BYTES:
-            raise ImageError(_too_large(name))
-        if time.monotonic() > deadline:
-            raise ImageError(f"{name}: not complete after {_TOTAL_SECONDS:.0f} s; hand in a file instead")
+        if len(body) > most:
+            raise ImageError(_too_large(name, most))
     if response.length:
         raise ImageError(f"{name}: the connection ended {response.length} bytes early; try again")
     return bytes(body)
 
 
-def _read_data_uri(uri: str) -> bytes:
+def _read_data_uri(uri: str, most: int) -> bytes:
     header, comma, body = uri.partition(",")
     if not comma:
         raise ImageError(f"{shown(uri)}: a data URI has a comma before its data: data:image/png;base64,...")
-    if len(body) > MAX_BYTES * 4 // 3 + 4:
-        raise ImageError(_too_large(shown(uri)))
+    if len(body) > most * 4 // 3 + 4:
+        raise ImageError(_too_large(shown(uri), most))
     raw = unquote_to_bytes(body)
     if not header.lower().endswith(";base64"):
         return raw
@@ -198,9 +282,9 @@ def _read_file(path: Path) -> bytes:
         reason = getattr(error, "strerror", None) or error
         raise ImageError(f"{path}: cannot be read ({reason}); check the path") from error
     if len(body) > MAX_BYTES:
-        raise ImageError(_too_large(str(path)))
+        raise ImageError(_too_large(str(path), MAX_BYTES))
     return body
 
 
-def _too_large(name: str) -> str:
-    return f"{name}: more than {MAX_BYTES // 2**20} MB; hand in a smaller picture"
+def _too_large(name: str, most: int) -> str:
+    return f"{name}: more than {most / 2**20:.0f} MB; hand in a smaller picture"

@@ -56,12 +56,16 @@ def load_image(source: ImageSource) -> NDArray[np.uint8]:
         with _damage_refused("the PIL image"):
             _refuse_bomb(source.size, "the PIL image")
             return _normalise(source)
-    if isinstance(source, bytes):
-        return _decode(source, "the picture")
-    return _decode(read_bytes(source), shown(source))
+    return decode_image(*read_encoded(source))
 
 
-def _decode(data: bytes, name: str) -> NDArray[np.uint8]:
+def read_encoded(source: bytes | str | Path) -> tuple[bytes, str]:
+    """The bytes of a path, http(s) URL or data URI, and its name for messages. Raises ImageError."""
+    return (source, "the picture") if isinstance(source, bytes) else (read_bytes(source), shown(source))
+
+
+def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
+    """As load_image, of bytes that were read; `name` stands in messages."""
     from PIL import Image
 
     with _damage_refused(name), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
@@ -71,10 +75,18 @@ def _decode(data: bytes, name: str) -> NDArray[np.uint8]:
         return _normalise(image)
 
 
-def _refuse_bomb(size: tuple[int, int], name: str) -> None:
+def refuse_large(data: bytes, most: int, name: str = "the picture") -> None:
+    """Looks at a picture's head only. Raises ImageError for more than `most` pixels, or for no picture."""
+    from PIL import Image
+
+    with _damage_refused(name), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        _refuse_bomb(image.size, name, most)
+
+
+def _refuse_bomb(size: tuple[int, int], name: str, most: int = MAX_PIXELS) -> None:
     width, height = size
-    if width * height > MAX_PIXELS:
-        allowed = f"allowed {MAX_PIXELS // 10**6} megapixels"
+    if width * height > most:
+        allowed = f"allowed {most / 10**6:.0f} megapixels"
         raise ImageError(f"{name}: {width}x{height} pixels, {allowed}; shrink it first")
 
 
@@ -230,8 +242,13 @@ def to_uint8(images: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.clip(scaled, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1))
 
 
-def encode_png(image: NDArray[np.uint8], metadata: Mapping[str, object] | None = None) -> bytes:
-    """PNG bytes of uint8 (H, W, 3 | 4); `metadata` goes as JSON into the text chunk named "faceavatar"."""
+def encode_png(
+    image: NDArray[np.uint8], metadata: Mapping[str, object] | None = None, effort: int = 6
+) -> bytes:
+    """PNG bytes of uint8 (H, W, 3 | 4); `metadata` goes as JSON into the text chunk named "faceavatar".
+
+    effort: zlib's 1..9. A drawing of 512x512 takes 36 ms at 6, and at 4 15 ms for 5 % more bytes.
+    """
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
@@ -239,7 +256,7 @@ def encode_png(image: NDArray[np.uint8], metadata: Mapping[str, object] | None =
     if metadata is not None:
         chunks.add_text(METADATA_KEY, json.dumps(metadata))
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG", pnginfo=chunks)
+    Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG", pnginfo=chunks, compress_level=effort)
     return buffer.getvalue()
 
 

@@ -27,6 +27,7 @@ ROLES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "face_projection": (("face_embeds",), ("face_tokens",)),
     "unet": (("sample", "timestep", "encoder_hidden_states"), ("noise_pred",)),
     "vae_decoder": (("latents",), ("image",)),
+    "vae_encoder": (("image",), ("latents",)),
     "matting": (("image",), ("alpha",)),
 }
 # What some graphs of a role take besides: pairs come together or not at all.
@@ -34,6 +35,7 @@ FURTHER_INPUTS: Mapping[str, tuple[frozenset[str], ...]] = {
     "unet": (
         frozenset({"face_tokens", "face_scale"}),
         frozenset({"text_embeds", "time_ids"}),
+        frozenset({"timestep_cond"}),
         frozenset({"control_image", "controlnet_scale"}),
     ),
     "face_projection": (frozenset({"image_embeds"}),),
@@ -100,7 +102,9 @@ class Sizes(Part):
 
 
 class Detector(Part):
-    kind: Literal["yunet"]
+    """yunet runs by itself, scrfd with insightface's package."""
+
+    kind: Literal["yunet", "scrfd"]
     file: str
 
 
@@ -113,6 +117,13 @@ class FaceEncoder(Part):
     mean: Three
     std: Three
     color: Literal["RGB", "BGR"] = "RGB"
+
+
+class Recogniser(Part):
+    """A recogniser of insightface's, run by its package from its own file in place of face_encoder."""
+
+    kind: Literal["arcface"]
+    file: str
 
 
 class Adapter(Part):
@@ -136,7 +147,7 @@ class Face(Part):
 
     detector: Detector | None = None
     alignment: Alignment | None = None
-    encoder: FaceEncoder | None = None
+    encoder: FaceEncoder | Recogniser | None = None
     adapter: Adapter
     image_encoder: ImageEncoder | None = None
 
@@ -144,7 +155,14 @@ class Face(Part):
     def _models_go_together(self) -> Self:
         if len({part is None for part in (self.detector, self.alignment, self.encoder)}) > 1:
             raise ValueError("detector, alignment and encoder go together")
+        if isinstance(self.encoder, Recogniser) and self.alignment != Alignment(kind="arcface", size=112):
+            raise ValueError("an arcface encoder wants the alignment arcface of size 112")
         return self
+
+    @property
+    def encoder_graph(self) -> FaceEncoder | None:
+        """How the graph face_encoder is fed; None where there is none."""
+        return self.encoder if isinstance(self.encoder, FaceEncoder) else None
 
 
 class Matting(Part):
@@ -197,6 +215,8 @@ class Manifest(Part):
         named = [graph.file for graph in self.graphs.values()]
         if self.face is not None and self.face.detector is not None:
             named.append(self.face.detector.file)
+        if self.face is not None and isinstance(self.face.encoder, Recogniser):
+            named.append(self.face.encoder.file)
         for name in [*named, self.text.tokenizer]:
             if name not in self.files:
                 raise ValueError(f"the file {name!r} is used but not listed under files")
@@ -208,7 +228,7 @@ class Manifest(Part):
         pairs = {
             "matting": (self.matting, "matting"),
             "face_projection": (face, "face"),
-            "face_encoder": (face and face.encoder, "face.encoder"),
+            "face_encoder": (face and face.encoder_graph, "face.encoder"),
             "image_encoder": (face and face.image_encoder, "face.image_encoder"),
         }
         for role, (part, name) in pairs.items():
@@ -281,6 +301,6 @@ def _needed_roles(manifest: Manifest) -> set[str]:
     needed = set(REQUIRED_ROLES)
     if manifest.face is not None:
         needed.add("face_projection")
-        if manifest.face.encoder is not None:
+        if manifest.face.encoder_graph is not None:
             needed.add("face_encoder")
     return needed

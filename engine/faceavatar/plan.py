@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from faceavatar.denoise import Guidance
 from faceavatar.errors import InvalidRequest, MissingGraph
+from faceavatar.likeness import check_likeness
 from faceavatar.manifest import Face, Manifest
 from faceavatar.request import AvatarRequest
 from faceavatar.schedulers import NoiseSchedule, Scheduler, make_scheduler
@@ -27,10 +28,13 @@ Value = TypeVar("Value")
 class Plan:
     """What one run does. request: the one handed in, with nothing left None that the pack decides.
 
+    seeds: of all candidates, best_of of them for each picture.
+
     latent_shape: (C, h, w); a cell of it is downsample pixels wide. latents: injected unit noise
     (B, C, h, w), or None for the seeds' own. face_embeds (1, E) and face_crop (S, S, 3): a face handed in,
-    or None for the photo's own. controlnet_scale: None for a pack without a ControlNet. face_landmarks:
-    (5, 2) pixels of the picture asked for, handed in.
+    or None for the photo's own. start: the step at which a run that begins with the photo begins.
+    guidance_is_input: the net is told the guidance scale and needs no second half. controlnet_scale: None
+    for a pack without a ControlNet. face_landmarks: (5, 2) pixels of the picture asked for, handed in.
     """
 
     request: AvatarRequest
@@ -45,6 +49,8 @@ class Plan:
     latents: NDArray[np.float32] | None
     face_embeds: NDArray[np.float32] | None = None
     face_crop: NDArray[np.uint8] | None = None
+    start: int = 0
+    guidance_is_input: bool = False
     face_landmarks: NDArray[np.float64] | None = None
 
     @property
@@ -55,7 +61,7 @@ class Plan:
     @property
     def guidance(self) -> Guidance:
         """How the halves are combined."""
-        return Guidance(self.guidance_scale, self.built_in_guidance)
+        return Guidance(1.0 if self.guidance_is_input else self.guidance_scale, self.built_in_guidance)
 
     @property
     def guided(self) -> bool:
@@ -73,6 +79,9 @@ def make_plan(
     """Settle a request. Raises InvalidRequest, and MissingGraph where the pack cannot do what it asks."""
     if (request.remove_background or request.bg_color) and manifest.matting is None:
         raise MissingGraph(f"{manifest.name}: this pack has no matting graph, so the background must stay")
+    check_likeness(request, manifest)
+    if latents is not None and request.best_of > 1:
+        raise InvalidRequest("best_of", request.best_of, "1 beside latents that are handed in")
     defaults = manifest.defaults
     if request.controlnet_scale is not None and defaults.controlnet_scale is None:
         raise InvalidRequest(
@@ -97,7 +106,7 @@ def make_plan(
     shape = (manifest.latents.channels, height // grain, width // grain)
     return Plan(
         request=request.model_copy(update=settled),
-        seeds=tuple((seed + index) % SEEDS for index in range(request.batch)),
+        seeds=tuple((seed + index) % SEEDS for index in range(request.batch * request.best_of)),
         latent_shape=shape,
         downsample=grain,
         scheduler=make_scheduler(scheduler, schedule, steps),
@@ -106,6 +115,8 @@ def make_plan(
         face_scale=face_scale,
         controlnet_scale=controlnet_scale,
         latents=None if latents is None else _checked(latents, (request.batch, *shape)),
+        start=_start(request.strength, steps, manifest),
+        guidance_is_input="timestep_cond" in manifest.graphs["unet"].inputs,
     )
 
 
@@ -137,6 +148,22 @@ def with_face(
         raise InvalidRequest("face_crop", got, need)
     embeds = array.astype(np.float32).reshape(1, size)
     return replace(plan, face_embeds=embeds, face_crop=face_crop)
+
+
+def _start(strength: float | None, steps: int, manifest: Manifest) -> int:
+    """The step at which a run of this strength begins, as diffusers' get_timesteps counts."""
+    if strength is None:
+        return 0
+    if "vae_encoder" not in manifest.graphs:
+        raise MissingGraph(
+            f"{manifest.name}: this pack has no vae_encoder graph, so strength must be None; "
+            "export it again with --vae-encoder"
+        )
+    left = min(int(steps * strength), steps)
+    if left < 1:
+        allowed = f"{1 / steps:.3g}..1 with {steps} steps: below, none of them is left"
+        raise InvalidRequest("strength", strength, allowed)
+    return steps - left
 
 
 def with_landmarks(plan: Plan, face_landmarks: NDArray[np.floating] | None) -> Plan:

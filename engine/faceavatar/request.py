@@ -54,6 +54,7 @@ _WORDS = {
     "scheduler": f"{', '.join(get_args(SchedulerName))} or None",
     "app_id": "text or None",
     "negative_prompt": "text, or None for none",
+    "strength": "a number above 0, up to 1, or None for pure noise",
 }
 _HASHED = "sha256:"
 
@@ -102,11 +103,13 @@ class AvatarRequest(BaseModel):
     replaces it whole and `gender` is then not used. Image i of the batch takes seed + i; a seed of None is
     drawn and reported. `num_inference_steps`, `guidance_scale`, `scheduler` and `face_scale` are the pack's
     own where None, and so is `controlnet_scale`, which packs without a ControlNet refuse. A
-    `negative_prompt` of None is what the pack takes for none; SDXL tells it from "".
-    `remove_background` gives RGBA, `bg_color` a plain background. `preview_every` n shows a
-    preview in the stream after every n steps, 0 none. `face_index` picks a face by size, 0 the largest;
-    None also takes the largest. `app_id` (the pack) and `celery` (queue it) are for servers; the engine
-    does not read them.
+    `negative_prompt` of None is what the pack takes for none; SDXL tells it from "". `remove_background`
+    gives RGBA, `bg_color` a plain background. `preview_every` n shows a preview in the stream after every n
+    steps, 0 none. `face_index` picks a face by size, 0 the largest; None also takes the largest. `image`
+    may also be an identity file (path, URL or bytes) in place of a photo. `similarity` measures how much
+    each picture resembles the face; `best_of` n draws n candidates for each picture and keeps the one that
+    resembles most: picture i has the seeds seed + i n and the n - 1 after it. `app_id` (the pack) and
+    `celery` (queue it) are for servers; the engine does not read them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True)
@@ -132,6 +135,9 @@ class AvatarRequest(BaseModel):
     controlnet_scale: float | None = Field(default=None, ge=0, le=1.5, allow_inf_nan=False)
     preview_every: int = Field(default=0, ge=0, le=50)
     face_index: int | None = Field(default=None, ge=0, le=999)
+    best_of: int = Field(default=1, ge=1, le=8)
+    similarity: bool = False
+    strength: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False)
 
     @model_validator(mode="wrap")
     @classmethod

@@ -50,9 +50,11 @@ class FaceInfo:
 class AvatarResult:
     """A finished request. `images` are uint8 (height, width, 3) RGB, or (height, width, 4) straight RGBA.
 
-    `seeds[i]` alone makes `images[i]` again. `timings` are seconds a stage: load_image, detect, embed, text,
-    denoise, decode, matting, total. `face` is None where no photo was
-    looked at. `warnings` are sentences about what was done otherwise than asked.
+    `seeds[i]` alone makes `images[i]` again. `timings` are seconds a stage: load_image, detect, embed,
+    text, encode, denoise, decode, matting, total. `face` is None where no photo was looked at. `warnings` are
+    sentences about what was done otherwise than asked. `similarities`, where the request asked for them or
+    for best_of, are the cosines (-1..1) of the reference's embedding and each image's face, None where no
+    face is found in one; else None.
     """
 
     images: tuple[NDArray[np.uint8], ...]
@@ -65,6 +67,7 @@ class AvatarResult:
     pack_version: str
     width: int
     height: int
+    similarities: tuple[float | None, ...] | None = None
 
     def metadata(self, index: int = 0) -> dict[str, Any]:
         """What a saved PNG says of image `index`: the request that makes this one picture, and by what."""
@@ -72,7 +75,7 @@ class AvatarResult:
 
         seed = self.seeds[index]
         return {
-            "request": self.request.to_metadata() | {"seed": seed, "batch": 1},
+            "request": self.request.to_metadata() | {"seed": seed, "batch": 1, "best_of": 1},
             "seed": seed,
             "pack": self.pack,
             "pack_version": self.pack_version,

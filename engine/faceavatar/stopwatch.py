@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 Item = TypeVar("Item")
-STAGES = ("load_image", "detect", "embed", "text", "denoise", "decode", "matting")
+STAGES = ("load_image", "detect", "embed", "text", "encode", "denoise", "decode", "matting")
 
 
 class Stopwatch:

@@ -1,4 +1,4 @@
-"""Latents to pictures: applies the manifest's scale and runs the decoder. Knows no bytes and no sizes."""
+"""Latents to pictures and back: applies the manifest's scale, runs the nets. Knows no bytes and no sizes."""
 
 from __future__ import annotations
 
@@ -31,3 +31,22 @@ class VaeDecoder:
         if not np.isfinite(images).all():
             raise NumericalError("vae_decoder")
         return images
+
+
+@dataclass
+class VaeEncoder:
+    """Turns a picture into the latents that the denoising net knows."""
+
+    session: Session
+    settings: Latents
+
+    def encode(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Latents (1, C, h, w) float32, scaled, of a picture (1, 3, H, W) float32 of -1..1.
+
+        Raises NumericalError for NaN or infinite values.
+        """
+        mean = self.session.run({"image": image})["latents"]
+        if not np.isfinite(mean).all():
+            raise NumericalError("vae_encoder")
+        scaled = (mean - np.float32(self.settings.shift_factor)) * np.float32(self.settings.scaling_factor)
+        return np.asarray(scaled, np.float32)

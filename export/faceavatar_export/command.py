@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from faceavatar_export.diffusion.checkpoint import Lora
-from faceavatar_export.diffusion.export import Options, export_pack
+from faceavatar_export.diffusion.checkpoint import Lora, Reading
+from faceavatar_export.diffusion.export import export_pack
+from faceavatar_export.diffusion.options import Options
+from faceavatar_export.face_models import FaceSource
 
 
 def export_checkpoint(
@@ -23,9 +27,51 @@ def export_checkpoint(
 ) -> dict[str, Any]:
     """Export SOURCE to the pack folder OUT; gives what parity.json holds.
 
-    loras: files and their weights. options: the other fields of diffusion.export.Options.
+    loras: files and their weights. options: the other fields of diffusion.export.Options, those of
+    diffusion.checkpoint.Reading, and face_pack with its licence or with_face_pack with the terms agreed to.
     Raises InvalidRequest, PackInvalid and its kin.
     """
+    with _quiet_libraries():
+        return export_pack(_options(source, out, name, license, loras, options), say)
+
+
+def prove_checkpoint(
+    source: str,
+    pack: Path,
+    say: Callable[[str], None],
+    loras: Sequence[tuple[Path, float]] = (),
+    **options: Any,
+) -> dict[str, Any]:
+    """Prove the pack in a folder against SOURCE once more; gives the new parity report, and writes nothing.
+
+    loras, options and errors as export_checkpoint's.
+    """
+    from faceavatar_export.diffusion.reproof import prove_again
+
+    with _quiet_libraries():
+        return prove_again(_options(source, pack, pack.name, "", loras, options), say)
+
+
+def _options(
+    source: str,
+    out: Path,
+    name: str,
+    license: str,
+    loras: Sequence[tuple[Path, float]],
+    more: dict[str, Any],
+) -> Options:
+    own = {field.name for field in fields(Reading)}
+    models = ("face_pack", "face_pack_license", "with_face_pack", "accept_license")
+    faces = FaceSource(*(more.get(name) for name in models))
+    reading = Reading(**{key: value for key, value in more.items() if key in own})
+    fused = tuple(Lora(path, weight) for path, weight in loras)
+    rest = {key: value for key, value in more.items() if key not in {*own, *models}}
+    return Options(source, out, name, license, loras=fused, faces=faces, reading=reading, **rest)
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """No chatter of the libraries about themselves; what matters is measured."""
     import diffusers
     import transformers
 
@@ -35,6 +81,5 @@ def export_checkpoint(
     transformers.logging.disable_progress_bar()
     logging.getLogger("torch").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the libraries, about themselves; what matters is measured
-        fused = tuple(Lora(path, weight) for path, weight in loras)
-        return export_pack(Options(source, out, name, license, loras=fused, **options), say)
+        warnings.simplefilter("ignore")
+        yield

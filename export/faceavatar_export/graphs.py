@@ -12,11 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from onnxscript import optimizer
 from torch import Tensor, nn
 
 OPSET = 18
+BF16_OPSET = 22  # the first one whose Conv takes bfloat16
 INT8_MIN_SIZE = 4096
 
 
@@ -28,6 +31,7 @@ def export_graph(
     path: Path,
     output_axes: Mapping[str, Mapping[int, str]],
     external_data: bool = False,
+    opset: int = OPSET,
 ) -> None:
     """Writes `module` to `path` with named inputs, outputs and dynamic axes.
 
@@ -48,12 +52,17 @@ def export_graph(
         program = torch.onnx.export(
             captured,
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=opset,
             input_names=list(example),
             output_names=list(outputs),
             verbose=False,
+            optimize=False,
         )
     assert program is not None
+    # Of the exporter's own optimisation only this is worth its time: its rewriting takes a third of a UNet's
+    # export, and what it fuses every runtime fuses when it loads (docs/decisions.md).
+    optimizer.fold_constants(program.model)
+    optimizer.remove_unused_nodes(program.model)
     program.save(str(path), external_data=external_data)
     del program
     # Only the skeleton is read back: the weights of a large graph stay in their file.
@@ -90,11 +99,12 @@ def _scales(weights: np.ndarray, axis: int) -> np.ndarray:
     return scales.astype(np.float32)
 
 
-def store_weights_as_int8(path: Path) -> None:
+def store_weights_as_int8(path: Path, external_data: bool = False) -> None:
     """Rewrites a graph so that large matrices and kernels lie in the file as int8 with a scale a channel.
 
     Cast and Mul of constants, not DequantizeLinear: every runtime folds them into float32 weights when it
-    loads, so the arithmetic of the run stays float32 and only the file is small.
+    loads, so the arithmetic of the run stays float32 and only the file is small. With `external_data` the
+    weights are and stay in one file beside the graph, its name plus ".data".
     """
     model = onnx.load(path)
     graph = model.graph
@@ -120,8 +130,14 @@ def store_weights_as_int8(path: Path) -> None:
     del graph.initializer[:], graph.node[:]
     graph.initializer.extend(kept)
     graph.node.extend(nodes)
-    onnx.checker.check_model(model)
-    onnx.save(model, path)
+    if external_data:
+        beside = path.with_name(f"{path.name}.data")
+        beside.unlink(missing_ok=True)
+        # Not by onnx.save, which looks for a file of that name in the working directory and refuses there.
+        onnx_ir.save(onnx_ir.from_proto(model), path, external_data=beside.name)
+    else:
+        onnx.save(model, path)
+    onnx.checker.check_model(path)
 
 
 def signature(path: Path) -> tuple[dict[str, dict[str, object]], dict[str, dict[str, object]]]:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import subprocess
-import sys
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import checkpoints
+import face_pack
 import numpy as np
 import pytest
+import tiny_pack
 
-from faceavatar import AvatarEngine, AvatarRequest, InvalidRequest
+from faceavatar import AvatarEngine, AvatarRequest, Identity, InvalidRequest
 from faceavatar.errors import MissingGraph, ProviderUnavailable
 from faceavatar.pack import Pack, verify
+from faceavatar_cli.main import main
+from faceavatar_export import face_models
 from faceavatar_export.diffusion.checkpoint import open_checkpoint
-from faceavatar_export.diffusion.export import Options, export_pack
+from faceavatar_export.diffusion.export import export_pack
 from faceavatar_export.diffusion.face_adapter import read_face_adapter
+from faceavatar_export.diffusion.graphs_of import graph_plans
+from faceavatar_export.diffusion.options import Options
 from faceavatar_export.diffusion.proof import (
     LARGEST_DIFFERENCE,
     Case,
@@ -67,9 +74,15 @@ def sd_faceid(folder: Path, sd: Path) -> tuple[Path, Path, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def xl_plus_v2(folder: Path, xl: Path, clip: Path) -> tuple[Path, Path, dict[str, Any]]:
+    """With face models, fetched from a server of our own."""
     adapter = checkpoints.face_adapter(folder / "ip-adapter-faceid-plusv2_sdxl.safetensors", xl, "plus")
-    more = {"face_adapter": adapter, "image_encoder": clip}
-    return folder / "xl-plusv2", adapter, export(xl, folder / "xl-plusv2", **more)
+    faces = face_pack.build(folder / "faces")
+    source = face_models.FaceSource(name="buffalo_l", accepted="non-commercial")
+    more = {"face_adapter": adapter, "image_encoder": clip, "faces": source}
+    with face_pack.published(face_pack.zipped(faces)) as (url, _), pytest.MonkeyPatch.context() as patch:
+        release = face_models.Release(url, face_pack.hashes(faces))
+        patch.setattr(face_models, "RELEASES", {"buffalo_l": release})
+        return folder / "xl-plusv2", adapter, export(xl, folder / "xl-plusv2", **more)
 
 
 def assert_proved(report: dict[str, Any]) -> None:
@@ -206,20 +219,93 @@ def test_a_pack_without_face_models_asks_for_the_embedding(sd_faceid: tuple[Path
         engine.generate(AvatarRequest(image=PHOTO), face_embeds=np.ones(3, np.float32))
 
 
-def test_the_runtime_never_imports_torch(sd_faceid: tuple[Path, Path, Any]) -> None:
-    script = (
-        "import sys, numpy as np\n"
-        "for name in ('torch', 'diffusers', 'transformers', 'onnx'): sys.modules[name] = None\n"
-        "from faceavatar import AvatarEngine, AvatarRequest\n"
-        "engine = AvatarEngine.load(sys.argv[1], provider='cpu')\n"
-        "photo = np.zeros((8, 8, 3), np.uint8)\n"
-        "request = AvatarRequest(image=photo, height=256, width=256, num_inference_steps=1)\n"
-        "print(engine.generate(request, face_embeds=np.ones(512, np.float32)).images[0].shape)\n"
+def test_a_photo_becomes_a_picture_in_a_pack_with_face_models(
+    folder: Path, xl_plus_v2: tuple[Path, Path, Any]
+) -> None:
+    pack, _, report = xl_plus_v2
+    assert report["faces"]["misses"] == []
+    assert report["faces"]["cosine"] > 0.9999
+    assert report["faces"]["landmarks"] < 0.01
+    manifest = Pack.load(pack).manifest
+    for name, sha256 in face_pack.hashes(folder / "faces").items():
+        assert manifest.files[name].sha256 == sha256  # as published, byte for byte
+        assert manifest.files[name].license == "InsightFace model zoo: non-commercial research only"
+        assert manifest.files[name].attribution == "InsightFace, buffalo_l"
+    assert face_pack.OTHER not in manifest.files
+    engine = AvatarEngine.load(pack, provider="cpu")
+    request = AvatarRequest(
+        image=tiny_pack.photo("obama"), height=256, width=256, seed=2, num_inference_steps=1
     )
-    ran = subprocess.run(
-        [sys.executable, "-c", script, str(sd_faceid[0])], capture_output=True, text=True, check=False
-    )
-    assert ran.stdout.strip() == "(256, 256, 3)", ran.stderr
+    drawn = engine.generate(request)
+    assert drawn.face is not None
+    other = engine.generate(request.model_copy(update={"image": tiny_pack.photo("ardern")}))
+    assert not np.array_equal(drawn.images[0], other.images[0])
+    identity = engine.identity(tiny_pack.photo("obama"))
+    assert identity.image_embeds is not None
+    assert identity.image_embeds.shape[0] == 1
+    same = engine.generate(request.model_copy(update={"image": identity.to_bytes()}))
+    assert np.array_equal(drawn.images[0], same.images[0])
+    assert (same.face, same.warnings) == (None, ())
+    with pytest.raises(
+        InvalidRequest, match=r"an identity without image states.*one with the states of xl-plusv2"
+    ):
+        engine.prepare(
+            request.model_copy(
+                update={"image": replace(identity, image_embeds=None, image_encoder=None).to_bytes()}
+            )
+        )
+    with pytest.raises(InvalidRequest, match="another encoder's states"):
+        engine.prepare(
+            request.model_copy(update={"image": replace(identity, image_encoder="0" * 64).to_bytes()})
+        )
+    assert Identity.load(identity.to_bytes()).image_encoder == identity.image_encoder
+
+
+def test_a_pack_is_proved_again_and_a_changed_graph_is_named_with_its_error(
+    sd: Path, sd_faceid: tuple[Path, Path, dict[str, Any]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    made, adapter, report = sd_faceid
+    pack = Path(shutil.copytree(made, tmp_path / "pack"))
+    command = ["packs", "verify", str(pack), "--against", str(sd), "--face-adapter", str(adapter)]
+    assert main([*command, "--json"]) == 0
+    again = json.loads(capfd.readouterr().out)["parity"]
+    assert again["pipeline"] == report["pipeline"]
+    assert again["graphs"] == report["graphs"]
+    weights = np.memmap(pack / "vae_decoder.onnx.data", np.float32, "r+")
+    weights *= 1.01
+    weights.flush()
+    assert main(command) == 6
+    assert "the file vae_decoder.onnx.data has sha256" in capfd.readouterr().out
+    manifest = json.loads((pack / "pack.json").read_text())
+    entry = manifest["files"]["vae_decoder.onnx.data"]
+    entry["sha256"] = hashlib.sha256((pack / "vae_decoder.onnx.data").read_bytes()).hexdigest()
+    (pack / "pack.json").write_text(json.dumps(manifest))
+    assert main(command) == 6
+    said = capfd.readouterr().out
+    assert re.search(r"vae_decoder is 0\.\d+ away from torch, allowed 0\.0001", said)
+    assert re.search(r"256x256 picture at batch 1 is \d+/255 away from diffusers, allowed 2", said)
+    assert "text_encoder" not in said
+
+
+def test_a_pack_is_proved_again_only_with_the_parts_it_was_made_of(
+    sd: Path, sd_faceid: tuple[Path, Path, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pack, adapter, _ = (str(part) for part in sd_faceid)
+    lora = tmp_path / "style.safetensors"
+    lora.write_bytes(b"")
+    against = ("--against", str(sd))
+    for arguments, code, words in (
+        ((pack, *against), 2, "--face-adapter: got None, .*what the pack was made with: a faceid adapter"),
+        (
+            (pack, *against, "--face-adapter", adapter, "--lora", str(lora)),
+            2,
+            "--lora: got 'style.safetensors:1', allowed what the pack was made with: none",
+        ),
+        ((pack, "--face-adapter", adapter), 2, "face-adapter says nothing without --against SOURCE"),
+        (("toon", *against), 6, "toon: was not exported from a checkpoint"),
+    ):
+        assert main(["packs", "verify", *arguments]) == code
+        assert re.search(words, capfd.readouterr().err)
 
 
 def test_an_export_that_misses_its_bounds_is_not_written_unless_forced(
@@ -229,14 +315,14 @@ def test_an_export_that_misses_its_bounds_is_not_written_unless_forced(
     from faceavatar_export.diffusion import proof
 
     monkeypatch.setattr(proof, "GRAPH_BOUNDS", {"fp32": 1e-12})
-    monkeypatch.setattr(room, "graph_plans", only_text_encoder(room.graph_plans))
+    monkeypatch.setattr(room, "graph_plans", only_text_encoder(graph_plans))
     monkeypatch.setattr(room, "reference_pictures", lambda *_: [])
     monkeypatch.setattr(
         room,
-        "_prove",
+        "prove",
         lambda options, draft, graphs, *_: {"pipeline": [], "misses": proof.misses("fp32", graphs, [])},
     )
-    monkeypatch.setattr(room, "_write_pack", lambda *_: None)
+    monkeypatch.setattr(room, "write_pack", lambda *_: None)
     with pytest.raises(
         Exception, match=r"text_encoder is .* away from torch, allowed 1e-12; nothing was written"
     ):

@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 
 from faceavatar.errors import InvalidRequest, PackInvalid
 from faceavatar_export.diffusion.checkpoint import Lora, find_source, open_checkpoint
-from faceavatar_export.diffusion.export import Options, export_pack
+from faceavatar_export.diffusion.export import export_pack
 from faceavatar_export.diffusion.face_adapter import face_weights, merge_lora, read_face_adapter
+from faceavatar_export.diffusion.options import Options
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import checkpoints
 import pytest
 
-from faceavatar_export.diffusion.export import Options, export_pack
+from faceavatar_export.diffusion.export import export_pack
+from faceavatar_export.diffusion.options import Options
 
 
 @pytest.mark.heavy

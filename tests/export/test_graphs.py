@@ -128,3 +128,19 @@ def test_a_graph_of_another_shape_is_refused(graph: Path) -> None:
 
     with pytest.raises(ValueError, match=r"net\.onnx: shape .* torch gives"):
         relative_error(Wide(), graph, inputs(2, 5, 6))
+
+
+def test_int8_weights_beside_a_graph_stay_beside_it_whatever_lies_in_the_working_directory(
+    net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "pack" / "net.onnx"
+    path.parent.mkdir()
+    axes = {"picture": GRID}
+    graphs.export_graph(net, inputs(2, 5, 6), ["mixed"], axes, path, {"mixed": GRID}, external_data=True)
+    before = path.with_name("net.onnx.data").stat().st_size
+    (tmp_path / "net.onnx.data").write_bytes(b"another graph's")
+    monkeypatch.chdir(tmp_path)
+    graphs.store_weights_as_int8(Path("pack/net.onnx"), external_data=True)
+    assert path.with_name("net.onnx.data").stat().st_size < 0.3 * before
+    assert path.stat().st_size < 10_000
+    assert 1e-5 < relative_error(net, path, inputs(2, 5, 6)) < 0.02

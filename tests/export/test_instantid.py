@@ -26,10 +26,11 @@ from faceavatar.face.keypoints import draw_keypoints
 from faceavatar.manifest import read_manifest
 from faceavatar.pack import Pack, verify
 from faceavatar_export.diffusion.checkpoint import Checkpoint, open_checkpoint
-from faceavatar_export.diffusion.export import Options, export_pack
+from faceavatar_export.diffusion.export import export_pack
 from faceavatar_export.diffusion.face_adapter import face_weights, read_face_adapter
 from faceavatar_export.diffusion.graphs_of import _unet
 from faceavatar_export.diffusion.instantid import InstantIdUNet, with_controlnet
+from faceavatar_export.diffusion.options import Options
 from faceavatar_export.diffusion.proof import (
     LARGEST_DIFFERENCE,
     Case,
@@ -258,6 +259,19 @@ def test_handed_in_landmarks_replace_the_photos_and_keep_its_face(seeing: Avatar
     assert "the face's landmarks were handed in: it is drawn where they are" in result.warnings
 
 
+def test_an_identity_is_drawn_where_its_photo_showed_the_face(seeing: AvatarEngine) -> None:
+    photo = tiny_pack.photo("obama")
+    identity = seeing.identity(photo).to_bytes()
+    # Another aspect than the photo's, so that the box decides what of it is seen.
+    request = ask(image=photo, height=256, width=320)
+    fed = control_images(seeing, request)
+    np.testing.assert_array_equal(control_images(seeing, request.model_copy(update={"image": identity})), fed)
+    assert fed.any()
+    other = seeing.generate(request.model_copy(update={"image": identity}))
+    np.testing.assert_array_equal(other.images[0], seeing.generate(request).images[0])
+    assert (other.face, other.warnings) == (None, ())
+
+
 def control_images(engine: AvatarEngine, request: AvatarRequest, points: Any = None) -> NDArray[np.float32]:
     """The pictures that the UNet was fed with at the first step."""
     plain = engine.unet.session
@@ -310,6 +324,13 @@ def test_a_controlnet_of_another_model_is_refused(
     other = checkpoints.identity_net(tmp_path / "other", xl, **changes)
     with pytest.raises(PackInvalid, match=rf"a ControlNet of another model: {words}"):
         with_controlnet(open_checkpoint(xl), other)
+
+
+def test_a_unet_that_takes_the_guidance_scale_is_refused(xl: Path, net: Path) -> None:
+    checkpoint = open_checkpoint(xl)
+    checkpoint.pipeline.unet.register_to_config(time_cond_proj_dim=32)
+    with pytest.raises(PackInvalid, match=r"takes the guidance scale as an input.*fuse LCM-LoRA with --lora"):
+        with_controlnet(checkpoint, net)
 
 
 def test_what_is_no_controlnet_is_refused(xl: Path, tmp_path: Path) -> None:

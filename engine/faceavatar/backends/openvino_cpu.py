@@ -43,13 +43,16 @@ class OpenVinoSession:
         }
         try:
             core = openvino.Core()
-            self._model = core.compile_model(_unpacked(core.read_model(str(path))), "CPU", config)
+            model = core.read_model(str(path))
+            # Before it is compiled: what does nothing is taken out then, and its name may stay on an input.
+            names = [[port.any_name for port in ports] for ports in (model.inputs, model.outputs)]
+            self._model = core.compile_model(_unpacked(model), "CPU", config)
         except Exception as error:  # RuntimeError and several classes of the bindings
             raise PackInvalid(f"{path.name}: openvino cannot open it: {first_line(error)}") from error
         self._request = self._model.create_infer_request()
         self._lock = Lock()
-        self.inputs: Mapping[str, TensorSpec] = _specs(self._model.inputs)
-        self.outputs: Mapping[str, TensorSpec] = _specs(self._model.outputs)
+        self.inputs: Mapping[str, TensorSpec] = _specs(names[0], self._model.inputs)
+        self.outputs: Mapping[str, TensorSpec] = _specs(names[1], self._model.outputs)
 
     def run(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         # Checked here: on one thread OpenVINO computes on an input of a wrong width without a word.
@@ -79,8 +82,8 @@ def _unpacked(model: Any) -> Any:
     return model
 
 
-def _specs(ports: Sequence[Any]) -> Mapping[str, TensorSpec]:
-    return {port.any_name: _spec(port) for port in ports}
+def _specs(names: Sequence[str], ports: Sequence[Any]) -> Mapping[str, TensorSpec]:
+    return {name: _spec(port) for name, port in zip(names, ports, strict=True)}
 
 
 def _spec(port: Any) -> TensorSpec:

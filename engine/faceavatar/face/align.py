@@ -1,8 +1,9 @@
 """Turns a face upright and crops it, by a similarity transform from its five landmarks to a template.
 
-Two kinds: "arcface", the tight 112-pixel crop that recognition nets expect, and "head", the same pose seen
-from further away, with hair, chin, neck and some shoulder inside. Source of the estimate: Umeyama,
-"Least-squares estimation of transformation parameters between two point patterns", 1991.
+Two kinds: "arcface", the tight crop that recognition nets and IP-Adapter-FaceID were trained on, the very
+one of insightface's norm_crop; and "head", the same pose seen from further away, with hair, chin, neck and
+some shoulder inside. Source of the estimate: Umeyama, "Least-squares estimation of transformation
+parameters between two point patterns", 1991.
 """
 
 from __future__ import annotations
@@ -23,15 +24,26 @@ def align(
 ) -> NDArray[np.uint8]:
     """Crop a face to uint8 RGB (size, size, 3).
 
-    image: uint8 RGB (H, W, 3). landmarks: (5, 2) pixels of it. kind: "arcface" or "head".
-    What lies outside the picture repeats its border.
+    image: uint8 RGB (H, W, 3). landmarks: (5, 2) pixels of it. kind: "arcface" or "head". What lies outside
+    the picture is black in "arcface" and repeats the border in "head".
     """
-    matrix = similarity(landmarks, TEMPLATES[kind] * (size / 112.0))
-    image, matrix = _shrink_first(image, matrix)
-    crop = cv2.warpAffine(
-        image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    matrix, border = similarity(landmarks, template(kind, size)), cv2.BORDER_CONSTANT
+    if kind == "head":
+        border = cv2.BORDER_REPLICATE
+        image, matrix = _shrink_first(image, matrix)
+    crop = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
     return np.asarray(crop, np.uint8)
+
+
+def template(kind: str, size: int) -> NDArray[np.float64]:
+    """Where the five landmarks come to lie in a crop of this size, (5, 2) pixels.
+
+    In "arcface", sizes that 112 does not divide are those of the 128-pixel crop, which has 8 pixels more on
+    each side: so it is in insightface, and SDXL's FaceID-Plus was trained at 256.
+    """
+    if kind == "head" or size % 112 == 0:
+        return np.asarray(TEMPLATES[kind] * (size / 112.0))
+    return np.asarray((ARCFACE_112 + np.array([8.0, 0.0])) * (size / 128.0))
 
 
 def similarity(source: NDArray[np.floating], target: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -1,6 +1,7 @@
-"""Finds faces and their five landmarks with YuNet, through OpenCV's own runtime.
+"""Finds faces and their five landmarks: the ladder of scales, and YuNet through OpenCV's own runtime.
 
-Knows the ladder of scales. Does not know what a face is used for, nor where the picture came from.
+Knows when to look again and which sight counts; other nets come from rooms of their own. Does not know what a
+face is used for, nor where the picture came from.
 Source: Wu, Peng, Yu, "YuNet: A Tiny Millisecond-level Face Detector", 2023.
 """
 
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -56,12 +58,27 @@ class Detection:
     attempt: str
 
 
-class FaceDetector:
-    """YuNet for pictures of any size; safe to share between threads."""
+class DetectorNet(Protocol):
+    """A net that the ladder asks. threshold: the score from which it says face; sure: from which it is."""
 
-    def __init__(self, model: Path) -> None:
-        self._net = _quietly_open(model)
-        self._lock = threading.Lock()  # the net keeps its input size as state
+    threshold: float
+    sure: float
+
+    def look(self, image: NDArray[np.uint8], side: int, padding: float) -> list[Face]:
+        """The faces in uint8 RGB (H, W, 3), in its pixels, seen with its longer side brought to `side`.
+
+        padding: black borders on every side, as a part of the longer side; they are within `side`.
+        """
+
+
+class FaceDetector:
+    """The ladder over a net, for pictures of any size; safe to share between threads.
+
+    net: YuNet's file, or another net.
+    """
+
+    def __init__(self, net: Path | DetectorNet) -> None:
+        self._net = YuNet(net) if isinstance(net, Path) else net
 
     def detect(self, image: NDArray[np.uint8]) -> Detection:
         """Find the faces in a uint8 RGB (H, W, 3) picture, largest first.
@@ -70,13 +87,13 @@ class FaceDetector:
         sight counts. Raises NoFaceFound when no rung finds one.
         """
         seen: list[tuple[Face, str]] = []
-        tried = []
-        for attempt, picture, offset, scale in _rungs(image):
-            threshold = SURE if seen else SCORE_THRESHOLD
-            for face in self._run(picture, offset, scale):
+        tried: list[str] = []
+        for attempt, side, padding in _rungs():
+            threshold = self._net.sure if seen else self._net.threshold
+            for face in self._net.look(image, side, padding):
                 _note(seen, face, attempt, threshold)
             seen.sort(key=lambda sight: (-sight[0].area, sight[0].bbox))
-            if seen and seen[0][0].score >= SURE:
+            if seen and seen[0][0].score >= self._net.sure:
                 break
             tried.append(attempt)
         if seen:
@@ -87,12 +104,28 @@ class FaceDetector:
             "person looking at the camera, in which the face is at least 5 % of the width and not cut off"
         )
 
-    def _run(self, picture: NDArray[np.uint8], offset: float, scale: float) -> list[Face]:
+
+class YuNet:
+    """A DetectorNet. Its net keeps the size of its input as state, so looks are taken one by one."""
+
+    threshold, sure = SCORE_THRESHOLD, SURE
+
+    def __init__(self, model: Path) -> None:
+        self._net = _quietly_open(model)
+        self._lock = threading.Lock()
+
+    def look(self, image: NDArray[np.uint8], side: int, padding: float) -> list[Face]:
+        picture, scale = _scaled(image, round(side / (1 + 2 * padding)))
+        margin = round(round(padding * max(image.shape[:2])) * scale)
+        if margin:
+            padded = cv2.copyMakeBorder(picture, margin, margin, margin, margin, cv2.BORDER_CONSTANT)
+            picture = np.asarray(padded, np.uint8)
         bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)  # YuNet was trained on OpenCV's channel order
         with self._lock:
             self._net.setInputSize((picture.shape[1], picture.shape[0]))
             _, rows = self._net.detect(bgr)
-        return [] if rows is None else [_face(row, offset, scale) for row in np.asarray(rows, np.float32)]
+        found = [] if rows is None else np.asarray(rows, np.float32)
+        return [_face(row, float(margin), scale) for row in found]
 
 
 def _note(seen: list[tuple[Face, str]], face: Face, attempt: str, threshold: float) -> None:
@@ -127,20 +160,12 @@ def _quietly_open(model: Path) -> cv2.FaceDetectorYN:
         cv2.utils.logging.setLogLevel(level)
 
 
-def _rungs(image: NDArray[np.uint8]) -> Iterator[tuple[str, NDArray[np.uint8], float, float]]:
-    """Yield (name, picture to search, border in its pixels before scaling, scale from image to picture)."""
-    seen: set[tuple[int, ...]] = set()
+def _rungs() -> Iterator[tuple[str, int, float]]:
+    """Yield (name, side, padding)."""
     for side in LADDER:
-        picture, scale = _scaled(image, side)
-        if picture.shape not in seen:
-            seen.add(picture.shape)
-            yield str(side), picture, 0.0, scale
+        yield str(side), side, 0.0
     for side in PADDED_LADDER:
-        border = round(PADDING * max(image.shape[:2]))
-        small, scale = _scaled(image, round(side / (1 + 2 * PADDING)))
-        margin = round(border * scale)
-        padded = cv2.copyMakeBorder(small, margin, margin, margin, margin, cv2.BORDER_CONSTANT)
-        yield f"padded {side}", np.asarray(padded, np.uint8), float(margin), scale
+        yield f"padded {side}", side, PADDING
 
 
 def _scaled(image: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], float]:

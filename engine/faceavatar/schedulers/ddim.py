@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from faceavatar.schedulers.schedule import FloatArray, Noise, NoiseSchedule, predict_x0
+from faceavatar.schedulers.schedule import FloatArray, Noise, NoiseSchedule, mix, predict_x0
 
 
 class DDIM:
@@ -21,6 +21,9 @@ class DDIM:
         self._schedule = schedule
         self._stride = schedule.num_train_timesteps // num_inference_steps
         self.timesteps = schedule.spaced(num_inference_steps).round().astype(np.int64)
+
+    def add_noise(self, clean: FloatArray, noise: FloatArray, index: int) -> FloatArray:
+        return mix(clean, noise, self._schedule.alphas_cumprod[self.timesteps[index]])
 
     def scale_model_input(self, latents: FloatArray, index: int) -> FloatArray:
         return latents

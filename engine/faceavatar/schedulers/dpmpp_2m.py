@@ -17,7 +17,7 @@ _RHO = 7.0  # Karras et al. 2022, arXiv 2206.00364, equation 5
 
 
 class DPMSolverPP2M:
-    """Second order from the second step on; the first and the last are first order (DDIM's)."""
+    """Second order from a run's second step on; the first and the last are first order (DDIM's)."""
 
     init_noise_sigma = 1.0
     needs_noise = False
@@ -31,6 +31,11 @@ class DPMSolverPP2M:
             sigmas = schedule.sigmas_at(self.timesteps)
         self._sigmas: list[float] = sigmas.tolist()
         self._x0s: list[FloatArray] = []
+        self._following: int | None = None
+
+    def add_noise(self, clean: FloatArray, noise: FloatArray, index: int) -> FloatArray:
+        alpha, noise_level = alpha_and_noise(self._sigmas[index])
+        return clean * np.float32(alpha) + noise * np.float32(noise_level)
 
     def scale_model_input(self, latents: FloatArray, index: int) -> FloatArray:
         return latents
@@ -48,13 +53,14 @@ class DPMSolverPP2M:
 
     def _advance(self, x0: FloatArray, index: int, latents: FloatArray) -> FloatArray:
         """x = (s_next / s) x - alpha_next (exp(-h) - 1) (x0 + (x0 - x0_before) / (2 r)), r = h_before / h."""
-        self._x0s = [*self._x0s[-1:], x0] if index else [x0]
+        self._x0s = [*self._x0s[-1:], x0] if index == self._following else [x0]
+        self._following = index + 1
         now, following = self._sigmas[index], self._sigmas[index + 1]
         alpha, noise_level = alpha_and_noise(following)
         weight = alpha * (1 - following / now)
         kept = noise_level / alpha_and_noise(now)[1]
         moved = latents * np.float32(kept) + x0 * np.float32(weight)
-        if 0 < index < len(self.timesteps) - 1:
+        if len(self._x0s) > 1 and index < len(self.timesteps) - 1:
             ratio = math.log(self._sigmas[index - 1] / now) / math.log(now / following)
             moved += (x0 - self._x0s[-2]) * np.float32(weight / (2 * ratio))
         return moved

@@ -25,6 +25,9 @@ class Euler:
         leading = schedule.timestep_spacing == "leading"
         self.init_noise_sigma = float(np.sqrt(largest**2 + 1) if leading else largest)
 
+    def add_noise(self, clean: FloatArray, noise: FloatArray, index: int) -> FloatArray:
+        return np.asarray(clean + noise * self._sigmas[index], np.float32)
+
     def scale_model_input(self, latents: FloatArray, index: int) -> FloatArray:
         sigma: np.float32 = self._sigmas[index]
         scaled: FloatArray = latents / np.sqrt(sigma**2 + 1)

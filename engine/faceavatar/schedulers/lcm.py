@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from faceavatar.errors import InvalidRequest
-from faceavatar.schedulers.schedule import FloatArray, Noise, NoiseSchedule, draw, predict_x0
+from faceavatar.schedulers.schedule import FloatArray, Noise, NoiseSchedule, draw, mix, predict_x0
 
 _DISTILLED_STEPS = 50  # the schedule that LCMs are distilled on; a run takes its timesteps from it
 _TIMESTEP_SCALING = 10.0
@@ -33,6 +33,9 @@ class LCM:
         origin = np.arange(1, distilled + 1) * (schedule.num_train_timesteps // distilled) - 1
         chosen = np.floor(np.linspace(0, distilled, num_inference_steps, endpoint=False)).astype(np.int64)
         self.timesteps = origin[::-1][chosen].astype(np.int64)
+
+    def add_noise(self, clean: FloatArray, noise: FloatArray, index: int) -> FloatArray:
+        return mix(clean, noise, self._schedule.alphas_cumprod[self.timesteps[index]])
 
     def scale_model_input(self, latents: FloatArray, index: int) -> FloatArray:
         return latents

@@ -31,7 +31,10 @@ _LARGEST_COSINE_BETA = 0.999
 
 
 class Scheduler(Protocol):
-    """One sampling run, made by `make_scheduler`; stepped at 0, 1, ... in order; 0 starts it afresh."""
+    """One sampling run, made by `make_scheduler`; stepped in order, from 0 or a later step on.
+
+    A step that does not follow the one before it starts a run afresh.
+    """
 
     @property
     def timesteps(self) -> npt.NDArray[np.int64] | FloatArray:
@@ -57,6 +60,9 @@ class Scheduler(Protocol):
         `noise` gives fresh unit noise of the same shape and may be None where `needs_noise` is false.
         Raises ValueError where noise is needed and None was given.
         """
+
+    def add_noise(self, clean: FloatArray, noise: FloatArray, index: int) -> FloatArray:
+        """Latents as a run has them before step `index`, from clean ones and unit noise, all (B, C, h, w)."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +173,11 @@ def predict_x0(
         return np.zeros(latents.shape, np.float32)
     x0: FloatArray = np.divide(latents - sigma * noise_pred, alpha)
     return x0
+
+
+def mix(clean: FloatArray, noise: FloatArray, alpha_bar: np.float32) -> FloatArray:
+    """Noisy latents: sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps."""
+    return np.asarray(np.sqrt(alpha_bar) * clean + np.sqrt(1 - alpha_bar) * noise, np.float32)
 
 
 def draw(noise: Noise | None) -> FloatArray:

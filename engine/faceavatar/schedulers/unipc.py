@@ -25,7 +25,7 @@ class UniPC(DPMSolverPP2M):
         self, noise_pred: FloatArray, index: int, latents: FloatArray, noise: Noise | None = None
     ) -> FloatArray:
         x0 = self._predict(noise_pred, index, latents)
-        if index and self._corrected is not None:
+        if index == self._following and self._corrected is not None:
             latents = self._correct(x0, index, self._corrected)
         self._corrected = latents
         return self._advance(x0, index, latents)
@@ -40,7 +40,7 @@ class UniPC(DPMSolverPP2M):
         h = math.log(before / now)
         x0_before = self._x0s[-1]
         change: FloatArray = (x0 - x0_before) * np.float32(0.5)
-        if index > 1:
+        if len(self._x0s) > 1:
             ratio = math.log(before / self._sigmas[index - 2]) / h
             rho_past, rho_now = _corrector_weights(h, ratio)
             past = (self._x0s[-2] - x0_before) * np.float32(rho_past / ratio)

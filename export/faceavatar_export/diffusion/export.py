@@ -12,89 +12,93 @@ import resource
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from faceavatar import AvatarEngine
+from faceavatar.backends import resolve_provider
 from faceavatar.errors import InvalidRequest, PackInvalid
-from faceavatar_export.diffusion.checkpoint import Checkpoint, Lora, find_source, open_checkpoint
-from faceavatar_export.diffusion.face_adapter import FaceAdapterFile, Kind, read_face_adapter
+from faceavatar.manifest import Recogniser
+from faceavatar_export.diffusion.checkpoint import (
+    Checkpoint,
+    find_source,
+    open_checkpoint,
+)
+from faceavatar_export.diffusion.face_adapter import FaceAdapterFile, read_face_adapter
 from faceavatar_export.diffusion.graphs_of import GraphPlan, graph_plans
 from faceavatar_export.diffusion.instantid import SCALE, check_parts, with_controlnet
+from faceavatar_export.diffusion.options import Options
+from faceavatar_export.diffusion.pack_of import CROPS, PACKAGES, write_pack
 from faceavatar_export.diffusion.proof import (
     Case,
     Face,
-    clip_mean_and_std,
     compare,
     engine_pictures,
     graph_error,
     make_face,
     misses,
     proof_cases,
+    proof_provider,
     reference_pictures,
 )
+from faceavatar_export.diffusion.proof_photo import STRENGTH
 from faceavatar_export.diffusion.schedule import Sampling, read_sampling
-from faceavatar_export.graphs import export_graph
-from faceavatar_export.pack_writer import Provenance, write_manifest
+from faceavatar_export.diffusion.via_optimum import add_cross_check, find_optimum
+from faceavatar_export.face_models import (
+    check_face_source,
+    open_face_models,
+)
+from faceavatar_export.face_models import prove as prove_face_models
+from faceavatar_export.graphs import BF16_OPSET, OPSET, export_graph, store_weights_as_int8
 
 PARITY = "parity.json"
 EXAMPLE_SHAPE = (2, 13, 11)
-CROPS = {"sdxl": 256}  # FaceID-Plus aligns the face that CLIP sees at 224, on SDXL at 256
-PACKAGES = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime")
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to export and how. proof_sizes: two (height, width) in pixels, multiples of 8."""
+@dataclass(frozen=True, eq=False)
+class References:
+    """What diffusers drew, uint8 (B, H, W, 3) a case, and what it was told."""
 
-    source: str
-    out: Path
-    name: str
-    license: str
-    face_adapter: Path | None = None
-    face_adapter_kind: Kind | None = None
-    image_encoder: Path | None = None
-    controlnet: Path | None = None
-    loras: tuple[Lora, ...] = ()
-    precision: str = "fp32"
-    num_inference_steps: int | None = None
-    guidance_scale: float | None = None
-    proof_sizes: tuple[tuple[int, int], ...] = ((256, 256), (264, 328))
-    proof_steps: int = 3
-    force: bool = False
+    sampling: Sampling
+    cases: list[Case]
+    face: Face | None
+    pictures: list[Any]
 
 
 def export_pack(options: Options, say: Say) -> dict[str, Any]:
     """Write the pack and give its parity report. Raises InvalidRequest; PackInvalid for a failed proof."""
+    check_face_source(options.faces, options.face_adapter is not None)
+    with TemporaryDirectory(prefix="faceavatar-") as scratch:
+        return _export_pack(options, Path(scratch), say)
+
+
+def _export_pack(options: Options, scratch: Path, say: Say) -> dict[str, Any]:
     started = time.monotonic()
-    folder, adapter, image_encoder = _inputs(options)
-    checkpoint = with_controlnet(open_checkpoint(folder, options.loras), options.controlnet)
-    sampling = read_sampling(checkpoint.pipeline.scheduler, checkpoint.family)
-    for warning in sampling.warnings:
-        say(f"warning: {warning}")
-    guidance = sampling.guidance_scale if options.guidance_scale is None else options.guidance_scale
-    control = None if options.controlnet is None else SCALE
-    cases = proof_cases(options.proof_sizes, guidance, options.proof_steps, sampling.name, control)
-    face = make_face(adapter, CROPS.get(checkpoint.family, 224))
-    say(f"drawing {len(cases)} reference pictures with diffusers")
-    expected = reference_pictures(checkpoint, adapter, image_encoder, face, cases, sampling.schedule)
-    del checkpoint  # its modules carry the adapter now; fresh ones are exported
-    gc.collect()
+    if options.out.exists():
+        raise InvalidRequest("--out", str(options.out), "a folder that does not exist yet")
+    optimum = find_optimum(options.optimum_python) if options.via == "optimum" else None
+    folder, adapter, image_encoder = read_inputs(options)
+    faces = open_face_models(options.faces, 0 if adapter is None else adapter.embedding_size, scratch, say)
+    references = draw_references(options, folder, adapter, image_encoder, say)
     draft = options.out.with_name(f".{options.out.name}.partial")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
-        checkpoint = with_controlnet(open_checkpoint(folder, options.loras), options.controlnet)
+        checkpoint = open_parts(options, folder)
         graphs = _write_graphs(options, checkpoint, adapter, image_encoder, draft, say)
-        _write_pack(options, checkpoint, adapter, image_encoder, sampling, graphs, draft)
+        write_pack(options, checkpoint, adapter, image_encoder, faces, references.sampling, graphs, draft)
         del checkpoint, image_encoder
         gc.collect()
-        report = _prove(options, draft, graphs, face, cases, expected, say)
+        report = prove(options, draft, graphs, references, say)
+        if optimum is not None:
+            fresh = open_checkpoint(folder, options.loras, options.reading)
+            report = add_cross_check(report, optimum, fresh, draft, adapter is not None, say)
         report |= {"seconds": round(time.monotonic() - started, 1), "peak_memory_gb": _peak_gb()}
         (draft / PARITY).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         if report["misses"] and not options.force:
@@ -107,10 +111,39 @@ def export_pack(options: Options, say: Say) -> dict[str, Any]:
     return report
 
 
-def _inputs(options: Options) -> tuple[Path, FaceAdapterFile | None, Any]:
+def draw_references(
+    options: Options, folder: Path, adapter: FaceAdapterFile | None, image_encoder: Any, say: Say
+) -> References:
+    """The proof's cases as diffusers draws them, from a checkpoint that is dropped afterwards."""
+    checkpoint = open_parts(options, folder)
+    told = checkpoint.pipeline.unet.config.time_cond_proj_dim is not None
+    sampling = read_sampling(checkpoint.pipeline.scheduler, checkpoint.family, told)
+    for warning in sampling.warnings:
+        say(f"warning: {warning}")
+    guidance = sampling.guidance_scale if options.guidance_scale is None else options.guidance_scale
+    control = None if options.controlnet is None else SCALE
+    # diffusers has no image-to-image of InstantID's arithmetic to hold a ControlNet's pack to.
+    strength = STRENGTH if options.vae_encoder and control is None else None
+    cases = proof_cases(
+        *(options.proof_sizes, guidance, options.proof_steps, sampling.name, control, strength)
+    )
+    face = make_face(adapter, CROPS.get(checkpoint.family, 224))
+    say(f"drawing {len(cases)} reference pictures with diffusers")
+    pictures = reference_pictures(checkpoint, adapter, image_encoder, face, cases, sampling.schedule)
+    del checkpoint  # its modules carry the adapter now; fresh ones are exported
+    gc.collect()
+    return References(sampling, cases, face, pictures)
+
+
+def open_parts(options: Options, folder: Path) -> Checkpoint:
+    """The checkpoint with all that the options put into it, fresh."""
+    checkpoint = open_checkpoint(folder, options.loras, options.reading)
+    return with_controlnet(checkpoint, options.controlnet)
+
+
+def read_inputs(options: Options) -> tuple[Path, FaceAdapterFile | None, Any]:
     """What is read before anything is worked on, so that what cannot do is refused at once."""
-    if options.out.exists():
-        raise InvalidRequest("--out", str(options.out), "a folder that does not exist yet")
+    resolve_provider(proof_provider(options.precision))  # bf16's may not be installed
     folder = find_source(options.source)
     if options.face_adapter is None:
         if options.image_encoder is not None:
@@ -145,10 +178,10 @@ def _write_graphs(
 ) -> dict[str, dict[str, Any]]:
     """Export every graph and hold it to its torch module; gives precision and error by role."""
     reports: dict[str, dict[str, Any]] = {}
-    for plan in graph_plans(checkpoint, adapter, image_encoder, options.precision):
+    for plan in graph_plans(checkpoint, adapter, image_encoder, options.precision, options.vae_encoder):
         path = draft / f"{plan.role}.onnx"
         _export(plan, path)
-        error = graph_error(plan, path)
+        error = graph_error(plan, path, proof_provider(options.precision))
         say(f"{plan.role}: {error:.2g} away from torch")
         reports[plan.role] = {"precision": plan.precision, "relative_error": error}
     return reports
@@ -156,135 +189,44 @@ def _write_graphs(
 
 def _export(plan: GraphPlan, path: Path) -> None:
     example = plan.example(torch.Generator().manual_seed(0), EXAMPLE_SHAPE)
-    export_graph(plan.module, example, plan.outputs, plan.axes, path, plan.output_axes, external_data=True)
-
-
-def _write_pack(
-    options: Options,
-    checkpoint: Checkpoint,
-    adapter: FaceAdapterFile | None,
-    image_encoder: Any,
-    sampling: Sampling,
-    graphs: dict[str, dict[str, Any]],
-    draft: Path,
-) -> None:
-    tokenizer = checkpoint.pipeline.tokenizer
-    tokenizer.backend_tokenizer.save(str(draft / "tokenizer.json"))
-    licence = Provenance(options.license, f"exported from {Path(options.source).name}")
-    files = {path.name: licence for path in sorted(draft.iterdir())}
-    if adapter is not None and options.face_adapter is not None:
-        for name in ("face_projection.onnx", "face_projection.onnx.data"):
-            if name in files:
-                files[name] = Provenance(options.license, f"exported from {options.face_adapter.name}")
-    if options.controlnet is not None:
-        both = f"{licence.attribution}, with {options.controlnet.name}"
-        files |= {name: Provenance(options.license, both) for name in files if name.startswith("unet.onnx")}
-    write_manifest(
-        draft,
-        {
-            "name": options.name,
-            "version": "1.0.0",
-            "family": checkpoint.family,
-            "description": f"{Path(options.source).name}, {sampling.variant}",
-        },
-        {role: (f"{role}.onnx", report["precision"]) for role, report in graphs.items()},
-        files,
-        _tail(options, checkpoint, adapter, image_encoder, sampling),
+    export_graph(
+        *(plan.module, example, plan.outputs, plan.axes, path, plan.output_axes),
+        external_data=True,
+        opset=BF16_OPSET if plan.precision == "bf16" else OPSET,
     )
+    if plan.precision == "int8":
+        store_weights_as_int8(path, external_data=True)
 
 
-def _tail(
-    options: Options,
-    checkpoint: Checkpoint,
-    adapter: FaceAdapterFile | None,
-    image_encoder: Any,
-    sampling: Sampling,
+def prove(
+    options: Options, folder: Path, graphs: dict[str, dict[str, Any]], references: References, say: Say
 ) -> dict[str, Any]:
-    pipeline, xl = checkpoint.pipeline, checkpoint.family == "sdxl"
-    second = pipeline.tokenizer_2 if xl else None
-    steps, guidance = options.num_inference_steps, options.guidance_scale
-    tail: dict[str, Any] = {
-        "text": {
-            "tokenizer": "tokenizer.json",
-            "max_length": 77,
-            "bos_token_id": pipeline.tokenizer.bos_token_id,
-            "eos_token_id": pipeline.tokenizer.eos_token_id,
-            "pad_token_id": pipeline.tokenizer.pad_token_id,
-            "pad_token_id_2": 0 if second is None else second.pad_token_id,
-            "zeros_when_unset": bool(xl and pipeline.config.force_zeros_for_empty_prompt),
-        },
-        "scheduler": {"name": sampling.name, **asdict(sampling.schedule)},
-        "latents": {
-            "channels": int(pipeline.vae.config.latent_channels),
-            "downsample": 2 ** (len(pipeline.vae.config.block_out_channels) - 1),
-            "scaling_factor": float(pipeline.vae.config.scaling_factor),
-            "shift_factor": float(pipeline.vae.config.get("shift_factor") or 0.0),
-        },
-        "sizes": {"native": [], "multiple_of": 8, "policy": "cover"},
-        "defaults": {
-            "num_inference_steps": sampling.num_inference_steps if steps is None else steps,
-            "guidance_scale": sampling.guidance_scale if guidance is None else guidance,
-            "scheduler": sampling.name,
-            "face_scale": 1.0 if options.controlnet is None else SCALE,
-            "controlnet_scale": None if options.controlnet is None else SCALE,
-        },
-        "export": {
-            "variant": sampling.variant,
-            "precision": options.precision,
-            "loras": [[lora.path.name, lora.weight] for lora in options.loras],
-            "versions": {name: version(name) for name in PACKAGES},
-        },
-    }
-    if adapter is not None:
-        tail["face"] = _face_part(checkpoint, adapter, image_encoder)
-    return tail
-
-
-def _face_part(checkpoint: Checkpoint, adapter: FaceAdapterFile, image_encoder: Any) -> dict[str, Any]:
-    part: dict[str, Any] = {
-        "adapter": {
-            "kind": adapter.kind,
-            "tokens": adapter.tokens,
-            "embedding_size": adapter.embedding_size,
-            "normalize": adapter.kind != "instantid",
-        }
-    }
-    if image_encoder is not None:
-        mean, std = clip_mean_and_std()
-        part["image_encoder"] = {
-            "align_size": CROPS.get(checkpoint.family, 224),
-            "size": int(image_encoder.config.image_size),
-            "mean": mean,
-            "std": std,
-        }
-    return part
-
-
-def _prove(
-    options: Options,
-    draft: Path,
-    graphs: dict[str, dict[str, Any]],
-    face: Face | None,
-    cases: list[Case],
-    expected: list[Any],
-    say: Say,
-) -> dict[str, Any]:
+    """The parity report of the pack in a folder: graphs' errors, pictures, and what misses its bound."""
+    cases = references.cases
     say(f"drawing {len(cases)} pictures with the pack")
     engine = AvatarEngine.load(
-        draft, provider="cpu", precision="fp16" if options.precision == "fp16" else None
+        folder,
+        provider=proof_provider(options.precision),
+        precision="fp16" if options.precision == "fp16" else None,
     )
-    rows = compare(cases, engine_pictures(engine, face, cases), expected)
+    rows = compare(cases, engine_pictures(engine, references.face, cases), references.pictures)
     for row in rows:
         say(
             f"{row['width']}x{row['height']}, batch {row['batch']}: {row['max_difference']}/255 off"
             + ("" if row["psnr"] is None else f", {row['psnr']} dB")
         )
+    face = engine.pack.manifest.face
+    insight = face is not None and isinstance(face.encoder, Recogniser)
+    seen = prove_face_models(engine) if insight else None
+    if seen is not None and not seen["misses"]:
+        say(f"the face in a photo: {seen['landmarks']:.2g} pixels away from insightface's")
     return {
         "machine": f"{platform.machine()}, {platform.system()}",
         "versions": {name: version(name) for name in PACKAGES},
         "graphs": graphs,
         "pipeline": rows,
-        "misses": misses(options.precision, graphs, rows),
+        **({} if seen is None else {"faces": seen}),
+        "misses": [*misses(options.precision, graphs, rows), *(seen["misses"] if seen else [])],
     }
 
 

@@ -27,10 +27,12 @@ from faceavatar_export.diffusion.modules import (
     SdTextEncoder,
     SdUNet,
     SdVaeDecoder,
+    SdVaeEncoder,
 )
 
 WINDOW = 77
-TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+# int8 is how weights lie in the file; the arithmetic is float32.
+TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.float32}
 Axes = Mapping[str, Mapping[int, str]]
 
 
@@ -48,9 +50,16 @@ class GraphPlan:
 
 
 def graph_plans(
-    checkpoint: Checkpoint, adapter: FaceAdapterFile | None, image_encoder: Any, precision: str
+    checkpoint: Checkpoint,
+    adapter: FaceAdapterFile | None,
+    image_encoder: Any,
+    precision: str,
+    vae_encoder: bool = False,
 ) -> Iterator[GraphPlan]:
-    """The graphs one after the other; the pipeline's modules are used up by it."""
+    """The graphs one after the other; the pipeline's modules are used up by it.
+
+    vae_encoder: whether photos are to be encoded too.
+    """
     pipeline, dtype = checkpoint.pipeline, TYPES[precision]
     xl = checkpoint.family == "sdxl"
     yield _text("text_encoder", SdTextEncoder(pipeline.text_encoder, xl, False, dtype), precision)
@@ -62,8 +71,14 @@ def graph_plans(
             yield _image(SdImageEncoder(image_encoder, dtype), precision)
     yield _unet(checkpoint, adapter, precision)
     # SDXL's own VAE overflows in half precision and says so itself (force_upcast).
-    vae_precision = "fp32" if pipeline.vae.config.force_upcast and xl else precision
-    yield _vae(SdVaeDecoder(pipeline.vae, TYPES[vae_precision]), vae_precision)
+    full, decoder = checkpoint.vae, pipeline.vae
+    scale = 1.0 if decoder is full else full.config.scaling_factor / decoder.config.scaling_factor
+    inside = "fp32" if decoder.config.force_upcast and xl else precision
+    yield _vae(SdVaeDecoder(decoder, TYPES[inside], scale), inside)
+    if vae_encoder:
+        inside = "fp32" if full.config.force_upcast and xl else precision
+        grain = 2 ** (len(full.config.block_out_channels) - 1)
+        yield _vae_encoder(SdVaeEncoder(full, TYPES[inside]), inside, grain)
 
 
 def _text(role: str, module: SdTextEncoder, precision: str) -> GraphPlan:
@@ -147,6 +162,8 @@ def _unet(checkpoint: Checkpoint, adapter: FaceAdapterFile | None, precision: st
             made["text_embeds"] = torch.randn(batch, _pooled_width(unet), generator=random)
             ids = [8.0 * height, 8.0 * width, 0, 0, 8.0 * height, 8.0 * width]
             made["time_ids"] = torch.tensor([ids] * batch)
+        if module.takes_guidance:
+            made["timestep_cond"] = torch.randn(batch, unet.config.time_cond_proj_dim, generator=random)
         if controlnet is not None:
             made |= control_example(random, shape, grain)
         return {name: made[name] for name in module.names}
@@ -159,6 +176,7 @@ def _unet(checkpoint: Checkpoint, adapter: FaceAdapterFile | None, precision: st
         "face_tokens": {0: "batch", 1: "face_tokens"},
         "text_embeds": batch,
         "time_ids": batch,
+        "timestep_cond": batch,
         "control_image": {0: "batch", 2: "image_height", 3: "image_width"},
         "controlnet_scale": batch,
     }
@@ -180,4 +198,16 @@ def _vae(module: SdVaeDecoder, precision: str) -> GraphPlan:
     return GraphPlan(
         *("vae_decoder", module, precision, example, ("image",)),
         *({"latents": {0: "batch", 2: "height", 3: "width"}}, {"image": image}),
+    )
+
+
+def _vae_encoder(module: SdVaeEncoder, precision: str, grain: int) -> GraphPlan:
+    def example(random: torch.Generator, shape: tuple[int, int, int]) -> dict[str, Tensor]:
+        batch, height, width = shape
+        return {"image": torch.rand(batch, 3, grain * height, grain * width, generator=random) * 2 - 1}
+
+    image = {0: "batch", 2: "image_height", 3: "image_width"}
+    return GraphPlan(
+        *("vae_encoder", module, precision, example, ("latents",)),
+        *({"image": image}, {"latents": {0: "batch", 2: "height", 3: "width"}}),
     )

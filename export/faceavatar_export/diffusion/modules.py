@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from torch import Tensor, nn
 
 from faceavatar_export.face_attention import FaceAttention, PlainAttention
@@ -18,7 +18,7 @@ ALWAYS_ODD = 40  # no latents are a multiple of 2 ** 40: upsampling then always 
 
 
 class SdUNet(nn.Module):
-    """`unet`: sample, timestep, encoder_hidden_states[, face_tokens, face_scale][, text_embeds, time_ids]."""
+    """`unet`: sample, timestep, encoder_hidden_states, and what it takes besides: see `names`."""
 
     def __init__(
         self, unet: UNet2DConditionModel, face: Mapping[str, tuple[Tensor, Tensor]] | None, dtype: torch.dtype
@@ -41,6 +41,7 @@ class SdUNet(nn.Module):
         self.unet, self.dtype = unet.to(dtype), dtype
         self.has_face = face is not None
         self.is_xl = unet.config.addition_embed_type == "text_time"
+        self.takes_guidance = unet.config.time_cond_proj_dim is not None
 
     @property
     def names(self) -> list[str]:
@@ -50,6 +51,7 @@ class SdUNet(nn.Module):
             *("sample", "timestep", "encoder_hidden_states"),
             *face,
             *(["text_embeds", "time_ids"] if self.is_xl else []),
+            *(["timestep_cond"] if self.takes_guidance else []),
         ]
 
     def forward(
@@ -61,19 +63,20 @@ class SdUNet(nn.Module):
         fifth: Tensor | None = None,
         sixth: Tensor | None = None,
         seventh: Tensor | None = None,
+        eighth: Tensor | None = None,
     ) -> Tensor:
         # Spelt out one by one: the exporter takes no *arguments. `names` says which is which.
-        more = [tensor for tensor in (fourth, fifth, sixth, seventh) if tensor is not None]
-        given = {name: tensor.to(self.dtype) for name, tensor in zip(self.names[3:], more, strict=True)}
+        more = [tensor for tensor in (fourth, fifth, sixth, seventh, eighth) if tensor is not None]
+        given = dict(zip(self.names[3:], more, strict=True))
         # The time ids are numbers like 1024, embedded by sinusoids in float32.
-        if self.is_xl:
-            given["time_ids"] = more[-1]
+        given = {name: one if name == "time_ids" else one.to(self.dtype) for name, one in given.items()}
         face = {name: given[name] for name in ("face_tokens", "face_scale")} if self.has_face else None
         added = {name: given[name] for name in ("text_embeds", "time_ids")} if self.is_xl else None
         out = self.unet(
             sample.to(self.dtype),
             timestep,
             encoder_hidden_states.to(self.dtype),
+            timestep_cond=given.get("timestep_cond"),
             cross_attention_kwargs=face,
             added_cond_kwargs=added,
             return_dict=False,
@@ -107,14 +110,31 @@ class SdImageEncoder(nn.Module):
 
 
 class SdVaeDecoder(nn.Module):
-    """`vae_decoder`: latents, already divided by the scaling factor, to an image of about -1..1."""
+    """`vae_decoder`: latents, already divided by the scaling factor, to an image of about -1..1.
+
+    scale: what they are multiplied by again for a tiny decoder, which wants them as the UNet has them.
+    """
+
+    def __init__(self, vae: AutoencoderKL | AutoencoderTiny, dtype: torch.dtype, scale: float = 1.0) -> None:
+        super().__init__()
+        self.vae, self.dtype, self.scale = vae.to(dtype), dtype, scale
+
+    def forward(self, latents: Tensor) -> Tensor:
+        if self.scale != 1:
+            latents = latents * self.scale
+        return torch.as_tensor(self.vae.decode(latents.to(self.dtype), return_dict=False)[0].float())
+
+
+class SdVaeEncoder(nn.Module):
+    """`vae_encoder`: an image of -1..1 to the mean of its latents, not yet scaled."""
 
     def __init__(self, vae: AutoencoderKL, dtype: torch.dtype) -> None:
         super().__init__()
         self.vae, self.dtype = vae.to(dtype), dtype
 
-    def forward(self, latents: Tensor) -> Tensor:
-        return torch.as_tensor(self.vae.decode(latents.to(self.dtype), return_dict=False)[0].float())
+    def forward(self, image: Tensor) -> Tensor:
+        posterior = self.vae.encode(image.to(self.dtype), return_dict=False)[0]
+        return torch.as_tensor(posterior.mode().float())
 
 
 class Halved(nn.Module):

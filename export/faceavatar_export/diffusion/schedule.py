@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from diffusers import (
     DDIMScheduler,
@@ -43,6 +43,8 @@ PEERS: Mapping[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "lcm": (LCMScheduler, {}),
 }
 _FEW_STEPS = 4
+_TOLD_GUIDANCE = 8.5  # diffusers' LatentConsistencyModelPipeline's own
+Variant = Literal["base", "turbo", "lcm"]
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,29 @@ class Sampling:
 
     name: str
     schedule: NoiseSchedule
-    variant: str
+    variant: Variant
     num_inference_steps: int
     guidance_scale: float
     warnings: tuple[str, ...]
 
 
-def read_sampling(scheduler: Any, family: str) -> Sampling:
-    """What a checkpoint's scheduler says. Raises PackInvalid for a class this engine has no like of."""
+def as_variant(scheduler: Any, variant: Variant) -> Any:
+    """Another scheduler on the same noise schedule: the one that distillation of this kind wants.
+
+    turbo (Turbo, Lightning): Euler on trailing timesteps. base: what the checkpoint itself has.
+    """
+    if variant == "lcm":
+        return LCMScheduler.from_config(scheduler.config)
+    if variant == "turbo":
+        return EulerDiscreteScheduler.from_config(scheduler.config, timestep_spacing="trailing")
+    return scheduler
+
+
+def read_sampling(scheduler: Any, family: str, told: bool = False) -> Sampling:
+    """What a checkpoint's scheduler says. Raises PackInvalid for a class this engine has no like of.
+
+    told: whether the UNet takes the guidance scale as an input, and so has all guidance at no cost.
+    """
     kind, config = type(scheduler).__name__, scheduler.config
     if kind not in _NAMES:
         raise PackInvalid(
@@ -73,8 +90,9 @@ def read_sampling(scheduler: Any, family: str) -> Sampling:
     known = {field.name for field in fields(NoiseSchedule)}
     schedule = NoiseSchedule(**{key: value for key, value in config.items() if key in known})
     if name == "lcm":
-        return Sampling(name, schedule, "lcm", _FEW_STEPS, 1.0, said)
-    if name.startswith("euler") and schedule.timestep_spacing == "trailing":
+        return Sampling(name, schedule, "lcm", _FEW_STEPS, _TOLD_GUIDANCE if told else 1.0, said)
+    few = schedule.timestep_spacing == "trailing" and not schedule.rescale_betas_zero_snr
+    if name.startswith("euler") and few:
         # Turbo's and Lightning's mark: trained for few steps from pure noise, guidance distilled away.
         return Sampling(name, schedule, "turbo", _FEW_STEPS, 1.0, said)
     return Sampling(name, schedule, "base", 30, 5.0 if family == "sdxl" else 7.5, said)

@@ -21,7 +21,9 @@ from safetensors.torch import load_file, save_file
 
 from faceavatar.errors import InvalidRequest, PackInvalid
 from faceavatar_export.diffusion.checkpoint import Checkpoint
+from faceavatar_export.diffusion.proof import GRAPH_BOUNDS
 
+STANDARD = ("text_encoder", "text_encoder_2", "unet", "vae_decoder")
 VARIABLE = "FACEAVATAR_OPTIMUM_PYTHON"
 # Our names -> theirs. SDXL's penultimate states are one of several outputs there, found by its number.
 _INPUTS = {"latents": "latent_sample"}
@@ -51,6 +53,25 @@ def find_optimum(python: Path | None) -> Path:
         last = (ran.stderr.strip().splitlines() or ["no word"])[-1]
         raise InvalidRequest("--optimum-python", named, f"{need}; it says: {last}")
     return Path(named)
+
+
+def add_cross_check(
+    report: Mapping[str, Any], python: Path, checkpoint: Checkpoint, draft: Path, has_face: bool, say: Say
+) -> dict[str, Any]:
+    """The report of the pack in `draft` with how far its standard graphs are from optimum-onnx's.
+
+    A UNet with a face adapter in it has no counterpart there and is left out. What is further away than a
+    graph may be from torch is added to the misses. checkpoint: an unchanged one. Raises PackInvalid.
+    """
+    graphs = report["graphs"]
+    roles = [role for role in STANDARD if role in graphs and not (role == "unet" and has_face)]
+    errors = optimum_errors(python, checkpoint, draft, roles, say)
+    missed = [
+        f"{role} is {error:.2g} away from optimum-onnx's, allowed {bound:g}"
+        for role, error in errors.items()
+        if not error <= (bound := GRAPH_BOUNDS[graphs[role]["precision"]])
+    ]
+    return {**report, "optimum": errors, "misses": [*report["misses"], *missed]}
 
 
 def optimum_errors(
@@ -154,12 +175,3 @@ def _as(value: NDArray[Any], wanted: Any) -> NDArray[Any]:
     """As their graph takes it: a timestep is one number there, the same for the batch."""
     dtype = {"tensor(int32)": np.int32, "tensor(int64)": np.int64}.get(wanted.type, np.float32)
     return np.asarray(value if wanted.shape else value[0], dtype)
-
-
-def misses(errors: Mapping[str, float], bound: float) -> list[str]:
-    """A sentence for each graph that is further away than it may be."""
-    return [
-        f"{role} is {error:.2g} away from optimum-onnx's, allowed {bound:g}"
-        for role, error in errors.items()
-        if not error <= bound
-    ]

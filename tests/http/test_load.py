@@ -1,0 +1,72 @@
+"""Many callers at once: nobody is lost, runs are joined, and that is quicker than one after the other.
+
+benchmarks/service_load.py measures it; here only what must hold on any machine does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+from live_server import serving
+from service_client import PHOTOS
+
+from faceavatar import AvatarEngine
+from faceavatar_cli.http import Limits, Settings, Token, create_app
+from faceavatar_cli.http.tokens import hash_secret
+
+CALLERS, EACH = 20, 2
+SECRETS = [f"the long secret of caller {number}" for number in range(CALLERS)]
+TOKENS = tuple(
+    Token(f"caller-{number}", hash_secret(secret), Limits(per_minute=1e6))
+    for number, secret in enumerate(SECRETS)
+)
+PHOTO = (PHOTOS / "astronaut.jpg").read_bytes()
+
+
+async def ask(url: str, secret: str, seeds: range) -> list[dict[str, Any]]:
+    """One caller, who waits for each answer before the next request."""
+    answers = []
+    headers = {"Authorization": f"Bearer {secret}"}
+    async with httpx.AsyncClient(base_url=url, timeout=300, headers=headers) as client:
+        for seed in seeds:
+            response = await client.post("/getImageToImage", files={"image": PHOTO}, data={"seed": str(seed)})
+            answer = response.json()
+            assert (response.status_code, answer["status"]) == (200, "completed"), answer
+            answers.append(answer)
+    return answers
+
+
+async def all_at_once(url: str) -> list[dict[str, Any]]:
+    seeds = [range(number * EACH, (number + 1) * EACH) for number in range(CALLERS)]
+    found = await asyncio.gather(*[ask(url, *one) for one in zip(SECRETS, seeds, strict=True)])
+    return [answer for answers in found for answer in answers]
+
+
+def test_twenty_callers_are_all_answered_joined_and_quicker_than_one(
+    toon: AvatarEngine, tmp_path: Path
+) -> None:
+    settings = Settings(outputs=tmp_path, tokens=TOKENS)
+    with serving(create_app(settings, {"toon": toon})) as url:
+        asyncio.run(ask(url, SECRETS[0], range(2)))
+        start = time.perf_counter()
+        answers = asyncio.run(all_at_once(url))
+        together = time.perf_counter() - start
+        headers = {"Authorization": f"Bearer {SECRETS[0]}"}
+        counted = httpx.get(f"{url}/metrics", headers=headers).text
+        start = time.perf_counter()
+        asyncio.run(ask(url, SECRETS[0], range(CALLERS * EACH // 2)))
+        alone = 2 * (time.perf_counter() - start)
+        pictures = [httpx.get(answer["output"][0]).content for answer in answers]
+    assert len(answers) == CALLERS * EACH
+    assert sorted(answer["input"]["seed"] for answer in answers) == list(range(CALLERS * EACH))
+    assert len({answer["task_id"] for answer in answers}) == CALLERS * EACH
+    assert len({hashlib.sha256(picture).digest() for picture in pictures}) == CALLERS * EACH
+    assert len(list(tmp_path.glob("*.png"))) == 2 + CALLERS * EACH + CALLERS * EACH // 2
+    (runs,) = (line for line in counted.splitlines() if line.startswith("faceavatar_batch_requests_count"))
+    assert CALLERS * EACH / (float(runs.split()[-1]) - 2) > 2
+    assert alone / together > 1.2  # 1.7 and more where nothing else runs

@@ -326,6 +326,13 @@ def test_a_controlnet_of_another_model_is_refused(
         with_controlnet(open_checkpoint(xl), other)
 
 
+def test_a_unet_that_takes_the_guidance_scale_is_refused(xl: Path, net: Path) -> None:
+    checkpoint = open_checkpoint(xl)
+    checkpoint.pipeline.unet.register_to_config(time_cond_proj_dim=32)
+    with pytest.raises(PackInvalid, match=r"takes the guidance scale as an input.*fuse LCM-LoRA with --lora"):
+        with_controlnet(checkpoint, net)
+
+
 def test_what_is_no_controlnet_is_refused(xl: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     save_file({"x": torch.ones(1)}, tmp_path / "other.safetensors")

@@ -55,7 +55,7 @@ def with_controlnet(checkpoint: Checkpoint, path: Path | None) -> Checkpoint:
 
     path: a folder in diffusers' layout, or a .safetensors file, with config.json beside it or of the UNet's
     own topology; None leaves the checkpoint as it is. Raises PackInvalid where it cannot be read or was made
-    for another UNet.
+    for another UNet, and for a UNet that cannot carry one.
     """
     if path is None:
         return checkpoint
@@ -65,6 +65,11 @@ def with_controlnet(checkpoint: Checkpoint, path: Path | None) -> Checkpoint:
             "take an SDXL checkpoint, or a FaceID adapter"
         )
     unet = checkpoint.pipeline.unet
+    if unet.config.time_cond_proj_dim is not None:
+        raise PackInvalid(
+            f"{checkpoint.folder.name}: its UNet takes the guidance scale as an input, which InstantID is not "
+            "supported with; take a plain SDXL checkpoint and fuse LCM-LoRA with --lora"
+        )
     try:
         controlnet = _read_controlnet(path, unet)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

@@ -67,8 +67,8 @@ def with_controlnet(checkpoint: Checkpoint, path: Path | None) -> Checkpoint:
     unet = checkpoint.pipeline.unet
     if unet.config.time_cond_proj_dim is not None:
         raise PackInvalid(
-            f"{checkpoint.folder.name}: its UNet takes the guidance scale as an input, which InstantID is not "
-            "supported with; take a plain SDXL checkpoint and fuse LCM-LoRA with --lora"
+            f"{checkpoint.folder.name}: its UNet takes the guidance scale as an input, and InstantID is "
+            "not supported with that; take a plain SDXL checkpoint and fuse LCM-LoRA with --lora"
         )
     try:
         controlnet = _read_controlnet(path, unet)

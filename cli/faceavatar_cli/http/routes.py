@@ -71,7 +71,7 @@ async def get_image_to_image(request: Request, service: Svc, caller: Caller) -> 
 @router.post(
     "/getImage",
     response_model=Answer,
-    responses=errors(400, 401, 403, 404, 408, 413, 415, 422, 500),
+    responses=errors(400, 401, 403, 404, 408, 413, 415, 422, 500, 503),
     openapi_extra={"requestBody": GET_IMAGE_BODY},
     tags=["contract"],
 )
@@ -85,7 +85,10 @@ async def get_image(request: Request, service: Svc, caller: Caller) -> Response:
 
 
 @router.get(
-    "/tasks/{task_id}", response_model=TaskAnswer, responses=errors(401, 403, 404, 422, 500), tags=["tasks"]
+    "/tasks/{task_id}",
+    response_model=TaskAnswer,
+    responses=errors(401, 403, 404, 422, 500, 503),
+    tags=["tasks"],
 )
 async def get_task(request: Request, service: Svc, caller: Caller, task_id: TaskId) -> Response:
     """How a task stands, and how far it is."""
@@ -94,7 +97,10 @@ async def get_task(request: Request, service: Svc, caller: Caller, task_id: Task
 
 
 @router.delete(
-    "/tasks/{task_id}", response_model=TaskAnswer, responses=errors(401, 403, 404, 422, 500), tags=["tasks"]
+    "/tasks/{task_id}",
+    response_model=TaskAnswer,
+    responses=errors(401, 403, 404, 422, 500, 503),
+    tags=["tasks"],
 )
 async def delete_task(request: Request, service: Svc, caller: Caller, task_id: TaskId) -> Response:
     """Cancel a task between two steps; one that has ended stays as it is."""
@@ -107,7 +113,7 @@ async def delete_task(request: Request, service: Svc, caller: Caller, task_id: T
     response_class=StreamingResponse,
     responses={
         200: EVENTS,
-        **errors(401, 403, 404, 422, 500),
+        **errors(401, 403, 404, 422, 500, 503),
     },
     tags=["tasks"],
 )

@@ -84,8 +84,15 @@ class Caller:
         body = case.body
         body["image"] = PHOTO if form else data_uri(PHOTO)
         body.pop("webhook", None)
-        body.pop("face_index", None)  # there is but one face
-        for name, most in {"height": 300, "width": 300, "batch": 2, "num_inference_steps": 2}.items():
+        for name in ("face_index", "controlnet_scale", "strength"):  # one face; a pack without those graphs
+            body.pop(name, None)
+        for name, most in {
+            "height": 300,
+            "width": 300,
+            "batch": 2,
+            "num_inference_steps": 2,
+            "best_of": 2,
+        }.items():
             if isinstance(body.get(name), int):
                 body[name] = min(body[name], most)
 

@@ -104,6 +104,9 @@ class ImageToImage(BaseModel):
     strength: float | None = Field(
         default=None, gt=0, le=1, allow_inf_nan=False, description="Begin with the photo, changed this much."
     )
+    best_of: int = Field(
+        default=1, ge=1, le=8, description="Candidates for each avatar; the one that resembles most is kept."
+    )
     refID: str | None = Field(
         default=None, max_length=LONGEST_NAME, description="Your own name for the task."
     )
@@ -122,12 +125,18 @@ class ImageToImage(BaseModel):
         "seed",
         "preview_every",
         "face_index",
+        "best_of",
         mode="before",
     )
     @classmethod
     def _whole(cls, value: object) -> object:
         """JSON knows one kind of number: 2.0 is as whole as 2."""
         return int(value) if isinstance(value, float) and value.is_integer() else value
+
+    @property
+    def drawn(self) -> int:
+        """How many pictures it has drawn, with the candidates that are not kept."""
+        return self.batch * self.best_of
 
     def to_avatar_request(self, image: bytes | str | None = None) -> AvatarRequest:
         """What the engine is asked for; `image` replaces the URL or data URI by what it led to.

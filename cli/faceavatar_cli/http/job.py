@@ -31,8 +31,8 @@ class Job:
 
     @property
     def pictures(self) -> int:
-        """How many it asks for."""
-        return self.submission.request.batch
+        """How many it draws at once, as far as that is known: best_of has them drawn in rounds."""
+        return self.submission.request.batch if self.prepared is None else self.prepared.pictures
 
     @property
     def stopped(self) -> bool:

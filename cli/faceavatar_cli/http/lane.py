@@ -231,7 +231,7 @@ class Lane:
         self._shop.metrics.stage(self._name, "encode", time.perf_counter() - start)
         if job.stopped:
             return
-        told = {**job.record.input, "seed": result.seeds[0]}
+        told = {**job.record.input, "seed": result.request.seed}
         job.change(
             status="completed", outputs=names, finished=time.time(), input=told, warnings=result.warnings
         )

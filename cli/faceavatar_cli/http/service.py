@@ -95,9 +95,9 @@ class Service:
             raise PackNotFound(
                 f"app_id: no pack {name[:80]!r} is loaded here, only {', '.join(self._engines)}"
             )
-        pixels, most = asked.batch * asked.height * asked.width, token.limits.pixels
+        pixels, most = asked.drawn * asked.height * asked.width, token.limits.pixels
         if pixels > most:
-            raise InvalidRequest("batch", f"{asked.batch} of {asked.width}x{asked.height}", f"{most} pixels")
+            raise InvalidRequest("batch", f"{asked.drawn} of {asked.width}x{asked.height}", f"{most} pixels")
         if asked.webhook is not None and self._teller is None:
             raise InvalidRequest("webhook", "a URL", "null: this server has no secret to sign webhooks with")
         return name

@@ -50,6 +50,7 @@ class Asked(TypedDict, total=False):
     preview_every: int
     face_index: int | None
     strength: float | None
+    best_of: int
 
 
 @dataclass(frozen=True)

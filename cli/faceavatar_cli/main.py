@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import click
 
 from faceavatar import FaceAvatarError, __version__
+from faceavatar_cli.cutout import cutout
 from faceavatar_cli.doctor import doctor
 from faceavatar_cli.exits import Manner, debug_option, epilog, fail
 from faceavatar_cli.export import export
@@ -32,7 +33,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (generate, export, packs, doctor):
+for _command in (generate, cutout, export, packs, doctor):
     cli.add_command(_command)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceavatar.denoise import Guidance
-from faceavatar.errors import InvalidRequest, MissingGraph
+from faceavatar.errors import InvalidRequest
 from faceavatar.manifest import Face, Manifest
 from faceavatar.request import AvatarRequest
 from faceavatar.schedulers import NoiseSchedule, Scheduler, make_scheduler
@@ -67,9 +67,7 @@ def make_plan(
     schedule: NoiseSchedule,
     latents: NDArray[np.floating] | None = None,
 ) -> Plan:
-    """Settle a request. Raises InvalidRequest, and MissingGraph where the pack cannot do what it asks."""
-    if (request.remove_background or request.bg_color) and manifest.matting is None:
-        raise MissingGraph(f"{manifest.name}: this pack has no matting graph, so the background must stay")
+    """Settle a request. Raises InvalidRequest."""
     defaults = manifest.defaults
     seed = _either(request.seed, secrets.randbelow(SEEDS))
     steps = _either(request.num_inference_steps, defaults.num_inference_steps)

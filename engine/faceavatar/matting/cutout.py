@@ -26,7 +26,7 @@ Floats = NDArray[np.float32]
 SELFIE = Path(__file__).with_name("selfie_segmentation.onnx")
 # RGB in 0..1 at 256x256; alpha is a sigmoid's.
 SELFIE_SETTINGS = Matting(size=(256, 256), mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
-SURE = 1 / 255  # alpha nearer than this to 0 or 1 is 0 or 1
+SURE = 0.02  # alpha nearer than this to 0 or 1 is 0 or 1, and the rest is stretched to meet it
 
 
 @dataclass(frozen=True)
@@ -73,5 +73,5 @@ class CutOut:
 
 
 def _settled(alpha: Floats) -> Floats:
-    """What rounds to nothing or to all in 8 bits is so: the band to be worked on gets thinner."""
-    return np.where(alpha < SURE, 0, np.where(alpha > 1 - SURE, 1, alpha)).astype(np.float32)
+    """Without the faint veil that nets and filters leave: it would be seen on a new background."""
+    return np.clip((alpha - SURE) / (1 - 2 * SURE), 0, 1).astype(np.float32)

@@ -15,37 +15,43 @@ from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
-RADIUS = 16 / 512  # of the picture's longer side
+# Radius, in shares of the picture's longer side, and the pixels of that side of the grid that functions are
+# solved on: far first, for what the net has missed, then near, for how it ends.
+PASSES = ((32 / 512, 128), (8 / 512, 256))
 REGULARIZATION = 1e-4  # of the guide's variance, colours in 0..1
-GRID = 256  # pixels of the longer side of the grid on which the functions are solved
 
 
 def refine(image: Bytes, alpha: Floats) -> Floats:
     """Alpha (H, W) float32 0..1 at the edges of its picture (H, W, 3) uint8."""
+    for radius, side in PASSES:
+        alpha = _fitted(image, alpha, radius, side)
+    return alpha
+
+
+def _fitted(image: Bytes, alpha: Floats, share: float, side: int) -> Floats:
     height, width = alpha.shape
-    shrink = max(1.0, max(height, width) / GRID)
+    shrink = max(1.0, max(height, width) / side)
     grid = (max(1, round(width / shrink)), max(1, round(height / shrink)))
+    radius = max(1, round(share * max(grid)))
     guide = cv2.resize(image, grid, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    slopes, offset = _functions(guide, cv2.resize(alpha, grid, interpolation=cv2.INTER_AREA))
+    slopes, offset = _functions(guide, cv2.resize(alpha, grid, interpolation=cv2.INTER_AREA), radius)
     # Only where the net was not sure somewhere near: elsewhere there is nothing to find.
-    reach = round(RADIUS * max(grid)) * 2 + 1
     unsure = ((alpha > 0.01) & (alpha < 0.99)).astype(np.float32)
     touched = (cv2.resize(unsure, grid, interpolation=cv2.INTER_AREA) > 0).astype(np.uint8)
-    near = cv2.dilate(touched, np.ones((reach, reach), np.uint8))
+    near = cv2.dilate(touched, np.ones((2 * radius + 1, 2 * radius + 1), np.uint8))
     rows, columns = np.nonzero(cv2.resize(near, (width, height), interpolation=cv2.INTER_NEAREST))
     slopes, offset = (
         cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR)[rows, columns]
         for part in (slopes, offset)
     )
     colors = image[rows, columns].astype(np.float32) / 255
-    result = alpha.copy()
+    result = np.clip(alpha, 0, 1)
     result[rows, columns] = np.clip((slopes * colors).sum(axis=1) + offset, 0, 1)
     return np.asarray(result, np.float32)
 
 
-def _functions(guide: Floats, alpha: Floats) -> tuple[Floats, Floats]:
+def _functions(guide: Floats, alpha: Floats, radius: int) -> tuple[Floats, Floats]:
     """For each place the mean of the functions alpha = slopes . colour + offset of its windows."""
-    radius = max(1, round(RADIUS * max(alpha.shape)))
 
     def mean(values: Floats) -> Floats:
         return np.asarray(cv2.blur(values, (2 * radius + 1, 2 * radius + 1)), np.float32)

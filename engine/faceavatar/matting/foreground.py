@@ -19,6 +19,7 @@ Indices = NDArray[np.intp]
 REGULARIZATION, GRADIENT_WEIGHT = 1e-5, 1.0
 SMALL, SMALL_ITERATIONS, BIG_ITERATIONS = 32, 10, 2
 REACH = 1
+FINEST = 256  # pixels of the longer side of the finest grid: beyond it colours are told by the picture alone
 WHOLE = 64  # grids up to this side are solved everywhere
 
 
@@ -53,7 +54,24 @@ def estimate_foreground(image: Bytes, alpha: Floats) -> Bytes:
     if not band.any():
         return np.where((alpha > 0)[..., None], image, 0).astype(np.uint8)
     height, width = alpha.shape
-    levels = int(np.ceil(np.log2(max(height, width))))
+    shrink = max(1.0, max(height, width) / FINEST)
+    grid = (max(1, round(height / shrink)), max(1, round(width / shrink)))
+    if grid == alpha.shape:
+        found = _solved(image, alpha)[band][:, :3]
+    else:
+        small = cv2.resize(image, grid[::-1], interpolation=cv2.INTER_AREA)
+        colors = _solved(small, cv2.resize(alpha, grid[::-1], interpolation=cv2.INTER_AREA))
+        found = _sharpened(image, alpha, band, colors)
+    codes = np.rint(found * 255).astype(np.uint8)
+    result = np.where((alpha >= 1)[..., None], image, np.rint(codes.mean(axis=0)).astype(np.uint8))
+    result[band] = codes
+    return np.asarray(result, np.uint8)
+
+
+def _solved(image: Bytes, alpha: Floats) -> Floats:
+    """(H, W, 6): F and B of a picture, in 0..1, level by level."""
+    height, width = alpha.shape
+    levels = max(1, int(np.ceil(np.log2(max(height, width)))))
     colors, shape = _mean_colors(image, alpha), (1, 1)
     for level in range(levels + 1):
         grid = (round(height ** (level / levels)), round(width ** (level / levels)))
@@ -66,12 +84,22 @@ def estimate_foreground(image: Bytes, alpha: Floats) -> Bytes:
         for _ in range(SMALL_ITERATIONS if small else BIG_ITERATIONS):
             for system in systems:
                 system.relax(colors)
-    found = np.rint(colors[:, :3] * 255).astype(np.uint8).reshape(height, width, 3)
-    edge = cv2.dilate(band.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    result = np.where((alpha >= 1)[..., None], image, np.rint(found[band].mean(axis=0)).astype(np.uint8))
-    inner = edge & (alpha < 1)
-    result[inner] = found[inner]
-    return np.asarray(result, np.uint8)
+    return colors.reshape(height, width, 6)
+
+
+def _sharpened(image: Bytes, alpha: Floats, band: NDArray[np.bool_], colors: Floats) -> Floats:
+    """F (n, 3) at a band's pixels, of the colours (h, w, 6) of a smaller grid: enlarged, and what the picture
+    then has too much shared out between F and B in the least way.
+    """
+    height, width = alpha.shape
+    enlarged = [
+        cv2.resize(np.ascontiguousarray(part), (width, height), interpolation=cv2.INTER_LINEAR)[band]
+        for part in (colors[..., :3], colors[..., 3:])
+    ]
+    front, back = enlarged
+    a = alpha[band][:, None]
+    rest = image[band].astype(np.float32) / 255 - a * front - (1 - a) * back
+    return np.clip(front + rest * a / (a * a + (1 - a) ** 2), 0, 1)
 
 
 def _mean_colors(image: Bytes, alpha: Floats) -> Floats:

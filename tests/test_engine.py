@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,13 +22,13 @@ from faceavatar import AvatarEngine, AvatarRequest, AvatarResult, read_metadata
 from faceavatar.errors import (
     ImageError,
     InvalidRequest,
-    MissingGraph,
     NoFaceFound,
     NumericalError,
     PackNotFound,
     ProviderUnavailable,
 )
 from faceavatar.image import to_uint8
+from faceavatar.matting import Matter
 
 PHOTO = Path(__file__).parent / "fixtures" / "photos" / "astronaut.jpg"
 OTHER = PHOTO.with_name("obama.jpg")
@@ -411,7 +411,8 @@ def test_the_engine_ends_where_a_pipeline_with_diffusers_scheduler_on_the_same_g
 def test_a_removed_background_is_transparent_and_the_colours_stay(engine: AvatarEngine) -> None:
     plain, cut = engine.generate(ask()).images[0], engine.generate(ask(remove_background=True)).images[0]
     assert cut.shape == (512, 512, 4)
-    np.testing.assert_array_equal(cut[..., :3], plain)
+    figure = cut[..., 3] == 255
+    np.testing.assert_array_equal(cut[figure][:, :3], plain[figure])
     assert cut[0, 0, 3] == 0
     assert cut[256, 256, 3] == 255
 
@@ -433,14 +434,28 @@ def test_a_colour_wins_over_transparency_and_says_so(engine: AvatarEngine) -> No
     assert result.warnings == ("bg_color #00ff00 was used, so the background is not transparent",)
 
 
-def test_a_pack_without_matting_refuses_a_cut_out_at_once(tmp_path: Path) -> None:
+def test_a_pack_without_matting_cuts_out_with_the_net_that_ships(tmp_path: Path) -> None:
     folder = tiny_pack.build(tmp_path / "plain")
     tiny_pack.change_manifest(folder, lambda m: (m["graphs"].pop("matting"), m.pop("matting")))
     plain = AvatarEngine.load(folder, provider="cpu")
-    assert plain.generate(ask()).images
-    with recorded(plain) as sessions, pytest.raises(MissingGraph, match="no matting graph"):
-        plain.stream(ask(bg_color="#fff"))
-    assert runs(sessions) == 0
+    assert plain.generate(ask(remove_background=True)).images[0].shape == (512, 512, 4)
+    assert plain.generate(ask(bg_color="#fff")).images[0].shape == (512, 512, 3)
+
+
+def test_all_pictures_of_a_batch_go_through_the_matting_net_at_once(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fed: list[int] = []
+    whole = Matter.alphas
+
+    def counting(matter: Matter, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+        fed.append(len(images))
+        return whole(matter, images)
+
+    monkeypatch.setattr(Matter, "alphas", counting)
+    result = AvatarEngine.load(tiny, provider="cpu").generate(ask(batch=3, bg_color="#0a0"))
+    assert fed == [3]
+    assert len(result.images) == 3
 
 
 @pytest.fixture(scope="module")

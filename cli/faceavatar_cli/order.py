@@ -55,6 +55,11 @@ def place_order(
 def _picture(photo: str | None, example: bool) -> bytes | str | None:
     if example:
         return str(EXAMPLE)
+    return None if photo is None else read_photo(photo)
+
+
+def read_photo(photo: str) -> bytes | str:
+    """PHOTO as the engine takes it: for - what standard input holds."""
     return sys.stdin.buffer.read() if photo == "-" else photo
 
 

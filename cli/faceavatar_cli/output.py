@@ -9,9 +9,10 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from faceavatar import AvatarRequest, AvatarResult, ImageError, InvalidRequest, Step
-from faceavatar.image import encode_png
+from faceavatar.image import encode_lossy, encode_png
 from faceavatar_cli.exits import CannotWrite
 
 _WRITTEN = {".png", ".jpg", ".jpeg", ".webp"}
@@ -46,13 +47,9 @@ class Output:
             )
         transparent = request.remove_background and request.bg_color is None
         if self._is_file and transparent and suffix in _WITHOUT_ALPHA:
-            raise InvalidRequest("out", str(self._target), ".png or .webp, since JPEG has no transparency")
-        folder = self._target.parent if self._is_file else self._target
-        nearest = next(place for place in [folder.absolute(), *folder.absolute().parents] if place.exists())
-        if not nearest.is_dir():
-            raise CannotWrite(f"{folder}: {nearest} is a file; give a folder, or a name ending in .png")
-        if not os.access(nearest, os.W_OK):
-            raise CannotWrite(f"{folder}: {nearest} is not writable; choose another place with --out")
+            allowed = ".png or .webp, since JPEG has no transparency; or add --bg-color"
+            raise InvalidRequest("out", str(self._target), allowed)
+        check_folder(self._target.parent if self._is_file else self._target)
 
     def write(self, result: AvatarResult) -> Written:
         """Writes every picture, and for several of them in a folder the contact sheet. Raises CannotWrite."""
@@ -93,19 +90,45 @@ class Output:
         return [self._target.with_name(f"{stem}-{index}{suffix}") for index in range(len(result.images))]
 
     def _put(self, path: Path, write: Callable[[Path], object]) -> Path:
-        """Writes under this name, or under the first number that is free; nothing half-written stays."""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path = path if self._force else _claim(path)
-        except OSError as error:
-            raise _cannot(path, error) from error
-        try:
-            _fill(path, write)
-        except BaseException:  # Ctrl-C too
-            if not self._force:
-                path.unlink(missing_ok=True)
-            raise
-        return path
+        return put(path, write, self._force)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuses a folder that is none or cannot be written to. Raises CannotWrite."""
+    nearest = next(place for place in [folder.absolute(), *folder.absolute().parents] if place.exists())
+    if not nearest.is_dir():
+        raise CannotWrite(f"{folder}: {nearest} is a file; give a folder, or a name ending in .png")
+    if not os.access(nearest, os.W_OK):
+        raise CannotWrite(f"{folder}: {nearest} is not writable; choose another place with --out")
+
+
+def write_picture(path: Path, picture: NDArray[np.uint8], force: bool) -> Path:
+    """One picture (H, W, 3 | 4) as PNG, WebP or JPEG, told by the name; gives the name it got.
+
+    Raises CannotWrite.
+    """
+    kind = path.suffix.lower()
+    if kind == ".png":
+        data = encode_png(picture)
+    else:
+        data = encode_lossy(picture, "webp" if kind == ".webp" else "jpeg")
+    return put(path, lambda part: part.write_bytes(data), force)
+
+
+def put(path: Path, write: Callable[[Path], object], force: bool) -> Path:
+    """Writes under this name, or under the first number that is free; nothing half-written stays."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path = path if force else _claim(path)
+    except OSError as error:
+        raise _cannot(path, error) from error
+    try:
+        _fill(path, write)
+    except BaseException:  # Ctrl-C too
+        if not force:
+            path.unlink(missing_ok=True)
+        raise
+    return path
 
 
 def _fill(path: Path, write: Callable[[Path], object]) -> None:

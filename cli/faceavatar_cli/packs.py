@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -104,6 +105,53 @@ def verify(context: click.Context, /, name: str, source: str | None, **parts: An
         context.exit(
             complain("pack_invalid", f"{pack.name}: {len(problems)} of its checks failed; install it again")
         )
+
+
+@packs.command("add-matting")
+@click.argument("source")
+@click.option("--to", "name", required=True, help="The pack: a name or a folder.")
+@click.option(
+    "--preset",
+    required=True,
+    help="u2net, isnet, birefnet, modnet, rmbg, rmbg2 or selfie: how it is fed and read.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Write a copy of the pack to this new folder.")
+@click.option("--license", "license_", help="The file's licence, where it is not the preset's.")
+@click.option("--alpha", help="Which output is alpha (the first).")
+@click.option("--non-commercial", is_flag=True, help="Agree that the net is for non-commercial use alone.")
+@json_option
+@debug_option
+@click.pass_obj
+def add_matting(
+    manner: Manner,
+    source: str,
+    name: str,
+    preset: str,
+    out: Path | None,
+    license_: str | None,
+    alpha: str | None,
+    non_commercial: bool,
+) -> None:
+    """Give a pack a matting net.
+
+    SOURCE is an ONNX file, or OWNER/NAME@COMMIT:FILE of the hub. Its licence is recorded in the pack.
+    """
+    from faceavatar.errors import InvalidRequest
+    from faceavatar.matting.adopt import Adoption, adopt
+    from faceavatar_cli.hub import find_file
+
+    adoption = Adoption(preset, license_, alpha, non_commercial)
+    try:
+        adoption.checked()
+        pack = adopt(_open(name), find_file(source), adoption, out)
+    except InvalidRequest as error:
+        flag = {"preset": "--preset", "out": "--out", "alpha": "--alpha"}.get(error.field, error.field)
+        raise InvalidRequest(flag, error.got, error.allowed) from error
+    entry = pack.manifest.files[pack.graph("matting").file]
+    if manner.json:
+        print_json({"folder": str(pack.folder), "matting": pack.manifest.model_dump(mode="json")["matting"]})
+    else:
+        click.echo(f"{pack.folder}: matting by {entry.attribution}, {entry.license}")
 
 
 def _open(name: str) -> Pack:

@@ -10,6 +10,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from threading import Lock
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +19,15 @@ from faceavatar.adapter import FaceAdapter
 from faceavatar.backends import resolve_provider
 from faceavatar.conditions import join_conditions, join_guidance, make_conditions
 from faceavatar.denoise import Conditions, Denoised, Floats, Noise, denoise
-from faceavatar.errors import InvalidRequest, MissingGraph, ProviderUnavailable
+from faceavatar.errors import InvalidRequest, ProviderUnavailable
 from faceavatar.identity import Identity, open_reference
 from faceavatar.image import ImageSource, fit_to, load_image, to_nchw, to_uint8
 from faceavatar.likeness import Kept, candidates, rounds
 from faceavatar.look import Embedder, FaceReader, Look
-from faceavatar.matting import Matter, cut_out, put_on
+from faceavatar.matting import CutOut
 from faceavatar.pack import Pack, find_pack
 from faceavatar.plan import Plan, make_plan, with_face, with_landmarks
-from faceavatar.request import AvatarRequest
+from faceavatar.request import AvatarRequest, check_color
 from faceavatar.result import AvatarResult, FaceInfo, Step
 from faceavatar.schedulers import NoiseSchedule
 from faceavatar.schedulers.schedule import predict_x0
@@ -102,7 +103,7 @@ class AvatarEngine:
         )
         self.unet = UNet(sessions["unet"])
         self.vae = VaeDecoder(sessions["vae_decoder"], manifest.latents)
-        self._matter: Matter | None = None
+        self._cutters: dict[str, CutOut] = {}
         self._encoder: VaeEncoder | None = None
         self._lazy_lock = Lock()
 
@@ -220,6 +221,21 @@ class AvatarEngine:
         Arguments and errors as look's.
         """
         return self.faces.identity(load_image(image), face_index, Stopwatch())
+
+    def cut_out(
+        self, image: ImageSource, bg_color: str | None = None, net: Literal["pack", "photo"] = "pack"
+    ) -> Picture:
+        """The person of any picture: straight RGBA (H, W, 4) uint8, or on bg_color as (H, W, 3).
+
+        image as in AvatarRequest; bg_color: "#RRGGBB" or "#RGB". net: "pack" takes the pack's own matting
+        net (which may know nothing but drawings), "photo" MediaPipe's selfie segmentation.
+        Raises InvalidRequest, ImageError, NumericalError.
+        """
+        if net not in {"pack", "photo"}:
+            raise InvalidRequest("net", net, "pack or photo")
+        color = check_color(bg_color)
+        (cut,) = self._cutter(net).cut([load_image(image)], color)
+        return cut
 
     @property
     def adapter(self) -> FaceAdapter | None:
@@ -368,21 +384,15 @@ class AvatarEngine:
         if color is None and not request.remove_background:
             return images
         with clock.measure("matting"):
-            matter = self._open_matter()
-            alphas = [matter.alpha(image) for image in images]
-            pairs = zip(images, alphas, strict=True)
-            if color is None:
-                return tuple(cut_out(image, alpha) for image, alpha in pairs)
-            return tuple(put_on(image, alpha, color) for image, alpha in pairs)
+            return self._cutter("pack").cut(images, color)
 
-    def _open_matter(self) -> Matter:
-        settings = self.pack.manifest.matting
-        if settings is None:
-            raise MissingGraph(f"{self.pack.name}: this pack has no matting graph")
+    def _cutter(self, net: str) -> CutOut:
+        """The cut-out stage with the pack's net or the one for photos, opened when it is first asked for."""
         with self._lazy_lock:
-            if self._matter is None:
-                self._matter = Matter(self.pack.open("matting", self.provider, self._threads), settings)
-            return self._matter
+            if net not in self._cutters:
+                pack = self.pack if net == "pack" else None
+                self._cutters[net] = CutOut.open(pack, self.provider, self._threads)
+            return self._cutters[net]
 
     def _result(self, prepared: Prepared, kept: Kept, images: tuple[Picture, ...]) -> AvatarResult:
         plan, look, manifest = prepared.plan, prepared.look, self.pack.manifest

@@ -28,8 +28,7 @@ ROLES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "unet": (("sample", "timestep", "encoder_hidden_states"), ("noise_pred",)),
     "vae_decoder": (("latents",), ("image",)),
     "vae_encoder": (("image",), ("latents",)),
-    "matting": (("image",), ("alpha",)),
-}
+}  # and matting, whose input and output have the names that the part `matting` gives
 # What some graphs of a role take besides: pairs come together or not at all.
 FURTHER_INPUTS: Mapping[str, tuple[frozenset[str], ...]] = {
     "unet": (
@@ -166,10 +165,22 @@ class Face(Part):
 
 
 class Matting(Part):
+    """How a matting net is fed and read. `image` and `alpha` are the names of the graph's input and output.
+
+    answer: what the output holds: "alpha" 0..1, "logits" of it, or "scores" that each picture stretches to
+    0..1. spread: the picture's brightest value is made 255 before mean and std, as U2-Net was trained.
+    refine: whether alpha is fitted to the picture's own edges; a net that answers in full resolution has done
+    so itself.
+    """
+
     size: tuple[Sides, Sides]
     mean: Three
     std: Three
+    image: str = "image"
     alpha: str = "alpha"
+    answer: Literal["alpha", "logits", "scores"] = "alpha"
+    spread: bool = False
+    refine: bool = True
 
 
 class Defaults(Part):
@@ -275,7 +286,23 @@ def read_manifest(path: Path) -> Manifest:
         place = ".".join(str(part) for part in first["loc"])
         raise PackInvalid(f"{path}: {place + ': ' if place else ''}{first['msg']}") from error
     _check_roles(manifest)
+    _check_matting(manifest)
     return manifest
+
+
+def _check_matting(manifest: Manifest) -> None:
+    """Any net will do: its one input is the picture, alpha is one of its outputs."""
+    graph, settings = manifest.graphs.get("matting"), manifest.matting
+    if graph is None or settings is None:
+        return
+    if list(graph.inputs) != [settings.image]:
+        raise SignatureMismatch(
+            f"{manifest.name}: matting: inputs are {', '.join(graph.inputs)}, expected {settings.image}"
+        )
+    if settings.alpha not in graph.outputs:
+        raise SignatureMismatch(
+            f"{manifest.name}: matting: outputs are {', '.join(graph.outputs)}, expected {settings.alpha}"
+        )
 
 
 def _check_roles(manifest: Manifest) -> None:

@@ -77,8 +77,6 @@ def make_plan(
     latents: NDArray[np.floating] | None = None,
 ) -> Plan:
     """Settle a request. Raises InvalidRequest, and MissingGraph where the pack cannot do what it asks."""
-    if (request.remove_background or request.bg_color) and manifest.matting is None:
-        raise MissingGraph(f"{manifest.name}: this pack has no matting graph, so the background must stay")
     check_likeness(request, manifest)
     if latents is not None and request.best_of > 1:
         raise InvalidRequest("best_of", request.best_of, "1 beside latents that are handed in")

@@ -95,6 +95,16 @@ def _check_file(path: Path, got: str) -> Path:
     raise InvalidRequest("image", got, f"{_IMAGE_WORDS}; there is no such file")
 
 
+def check_color(value: str | None) -> str | None:
+    """ "#RRGGBB" or "#RGB" as "#rrggbb"; None stays None. Raises InvalidRequest (bg_color)."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or not _COLOR.fullmatch(value):
+        raise InvalidRequest("bg_color", value, _WORDS["bg_color"])
+    digits = value[1:].lower()
+    return "#" + (digits if len(digits) == 6 else "".join(2 * digit for digit in digits))
+
+
 class AvatarRequest(BaseModel):
     """One request; frozen, and valid once it exists. Raises InvalidRequest naming the first bad field.
 
@@ -161,12 +171,7 @@ class AvatarRequest(BaseModel):
     @field_validator("bg_color")
     @classmethod
     def _six_digits(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        if not _COLOR.fullmatch(value):
-            raise ValueError("not a colour")
-        digits = value[1:].lower()
-        return "#" + (digits if len(digits) == 6 else "".join(2 * digit for digit in digits))
+        return check_color(value)
 
     @property
     def gender_word(self) -> str:

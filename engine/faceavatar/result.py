@@ -100,7 +100,9 @@ class AvatarResult:
             raise InvalidRequest("format", format, "png, jpg or webp")
         if kind == "jpeg" and self.images[0].shape[2] == 4:
             raise InvalidRequest(
-                "format", paths[0].suffix[1:], "png or webp, since the picture has transparency"
+                "format",
+                paths[0].suffix[1:],
+                "png or webp, since the picture has transparency; or ask for a bg_color",
             )
         encoded = [self._encode(index, kind) for index in range(len(self.images))]
         try:

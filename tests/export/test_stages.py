@@ -17,6 +17,8 @@ from faceavatar_export.toon import (
     distill,
     draw,
     encode_latents,
+    keyed_figures,
+    matting_data,
     refine_decoder,
     train_autoencoder,
     train_matting,
@@ -24,7 +26,7 @@ from faceavatar_export.toon import (
 )
 from faceavatar_export.toon.autoencoder import Autoencoder
 from faceavatar_export.toon.conditions import Conditions
-from faceavatar_export.toon.matting_net import MattingNet
+from faceavatar_export.toon.matting_net import CoarseNet
 from faceavatar_export.toon.settings import read_settings
 from faceavatar_export.toon.text_encoder import VOCABULARY, TextEncoder
 from faceavatar_export.toon.training import Pace, load_checkpoint, save_checkpoint
@@ -111,14 +113,61 @@ def test_a_refined_decoder_leaves_the_encoder_and_the_latents_statistics_alone(w
     assert any(not torch.equal(mine, theirs) for mine, theirs in pairs)
 
 
-def test_matting_goes_on_where_it_stopped(work: Path) -> None:
-    file, settings = work / "run" / "matting.pt", train_matting.Settings(0.002, 4, 2e-3, 0.15)
-    train_matting.train(work / "ae", work / "run", settings, CPU)
-    first, spent = load_checkpoint(file)
-    train_matting.train(work / "ae", work / "run", replace(settings, minutes=spent / 60 + 0.002), CPU)
-    second, longer = load_checkpoint(file)
-    assert second > first >= 1
-    assert longer > spent
+MATTING = train_matting.Settings(0.004, 4, 2e-3, 0.9, 0.15, 0.5, 0.5)
+
+
+def test_both_halves_of_matting_go_on_where_they_stopped(work: Path) -> None:
+    files = [work / "run" / f"matting_{half}.pt" for half in train_matting.HALVES]
+    train_matting.train(work / "ae", work / "run", MATTING, CPU)
+    before = [load_checkpoint(file) for file in files]
+    longer = replace(MATTING, minutes=2 * max(spent for _, spent in before) / 60 + 0.004)
+    train_matting.train(work / "ae", work / "run", longer, CPU)
+    for file, (first, spent) in zip(files, before, strict=True):
+        second, total = load_checkpoint(file)
+        assert second > first >= 1
+        assert total > spent
+
+
+def test_matting_learns_from_figures_that_a_pack_made_where_there_is_no_codec(
+    work: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(FileNotFoundError, match=r"autoencoder\.pt: not there; .* or give figures .* --made"):
+        train_matting.train(work / "ae", tmp_path, MATTING, CPU)
+    with pytest.raises(FileNotFoundError, match=r"matting_coarse\.pt: not there; .* the coarse half first"):
+        train_matting.train(work / "ae", tmp_path, MATTING, CPU, made=work / "ae", halves=("fine",))
+    train_matting.train(work / "ae", tmp_path, MATTING, CPU, made=work / "ae", halves=("coarse",))
+    assert load_checkpoint(tmp_path / "matting_coarse.pt")[0] >= 1
+
+
+def test_a_batch_for_matting_is_a_picture_and_the_alpha_that_made_it(work: Path) -> None:
+    figures = matting_data.Figures((np.load(work / "ae" / "pictures.npy"),), (1.0,))
+    images, alphas = matting_data.make_batch(figures, 24, 128, np.random.default_rng(0))
+    assert images.shape == (24, 128, 128, 3)
+    assert alphas.shape == (24, 128, 128)
+    assert images.dtype == alphas.dtype == np.uint8
+    assert 0.1 < (alphas > 127).mean() < 0.8
+    assert not any(np.array_equal(images[0], other) for other in images[1:])
+    small = matting_data.shrunk(figures.sets[0], 128)
+    assert small.shape == (4, 128, 128, 4)
+    alpha = small[..., 3].astype(np.float32) / 255
+    whole = figures.sets[0][..., 3].reshape(4, 128, 4, 128, 4).mean(axis=(2, 4)) / 255
+    assert np.abs(alpha - whole).max() < 0.01
+
+
+def test_a_key_finds_the_alpha_of_a_figure_before_a_plain_colour() -> None:
+    y, x = np.mgrid[:512, :512] - 256.0
+    truth = np.clip((150 - np.hypot(y, x)) / 2 + 0.5, 0, 1)
+    image = np.array([200, 60, 40]) * truth[..., None] + np.array([60, 160, 220]) * (1 - truth[..., None])
+    rgba = keyed_figures.key(np.rint(image).astype(np.uint8))
+    assert rgba is not None
+    error = np.abs(rgba[..., 3] / 255 - truth)
+    assert error.max() < 0.15
+    assert error.mean() < 0.002
+    assert np.abs(rgba[truth > 0][:, :3].astype(int) - (200, 60, 40)).max() <= 2
+    stripes = np.where((x // 32 % 2 == 0)[..., None], image, 255 - image)
+    assert keyed_figures.key(stripes.astype(np.uint8)) is None
+    bare = np.full((512, 512, 3), 90, np.uint8)
+    assert keyed_figures.key(bare) is None
 
 
 @pytest.fixture
@@ -195,10 +244,10 @@ def refined_loss(model: nn.Module) -> Tensor:
     return refine_decoder.losses(model, on_meta(2, 3, 512, 512), 0.1, np.random.default_rng(0))[0]
 
 
-def matting_loss(model: nn.Module) -> Tensor:
-    assert isinstance(model, MattingNet)
-    image = train_matting.as_made(on_meta(4, 3, 256, 256), Autoencoder().to("meta"), 0.1)
-    return train_matting.losses(model, image, on_meta(4, 1, 256, 256))[0]
+def coarse_loss(model: nn.Module) -> Tensor:
+    assert isinstance(model, CoarseNet)
+    image = train_matting.as_made(on_meta(4, 3, 128, 128), Autoencoder().to("meta"), 0.1)
+    return train_matting.coarse_losses(model, image, on_meta(4, 1, 128, 128))[0]
 
 
 @pytest.mark.parametrize(
@@ -207,7 +256,7 @@ def matting_loss(model: nn.Module) -> Tensor:
         (train_unet.Model, unet_loss),
         (Autoencoder, codec_loss),
         (Autoencoder, refined_loss),
-        (MattingNet, matting_loss),
+        (CoarseNet, coarse_loss),
     ],
 )
 def test_a_step_makes_every_tensor_on_the_device_of_its_model(

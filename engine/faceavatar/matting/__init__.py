@@ -1,0 +1,9 @@
+"""Cut-outs: person and background, told apart by a net, without the old background in the edge."""
+
+from faceavatar.matting.composite import over, straight
+from faceavatar.matting.cutout import CutOut
+from faceavatar.matting.edges import refine
+from faceavatar.matting.foreground import estimate_foreground
+from faceavatar.matting.net import Matter
+
+__all__ = ["CutOut", "Matter", "estimate_foreground", "over", "refine", "straight"]

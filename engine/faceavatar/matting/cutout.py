@@ -1,0 +1,77 @@
+"""The cut-out stage: a net's alpha, fitted to the picture's edges, the figure's own colours, a new background.
+
+Holds one net: a pack's own, or for packs without one MediaPipe's selfie segmentation, which ships beside this
+file. Does not know how the pictures came about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from faceavatar.backends import open_session
+from faceavatar.manifest import Matting
+from faceavatar.matting.composite import over, straight
+from faceavatar.matting.edges import refine
+from faceavatar.matting.foreground import estimate_foreground
+from faceavatar.matting.net import Matter
+from faceavatar.pack import Pack
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+SELFIE = Path(__file__).with_name("selfie_segmentation.onnx")
+# RGB in 0..1 at 256x256; alpha is a sigmoid's.
+SELFIE_SETTINGS = Matting(size=(256, 256), mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0))
+SURE = 0.02  # alpha nearer than this to 0 or 1 is 0 or 1, and the rest is stretched to meet it
+
+
+@dataclass(frozen=True)
+class CutOut:
+    """Cuts people out of pictures. `net` says whose alpha it is: "toon", or "selfie_segmentation"."""
+
+    matter: Matter
+    net: str
+
+    @classmethod
+    def open(cls, pack: Pack | None, provider: str, threads: int | None = None) -> CutOut:
+        """With a pack's own net, or for None and packs without one the selfie segmentation.
+
+        Raises what Pack.open and backends.open_session raise.
+        """
+        settings = None if pack is None else pack.manifest.matting
+        if pack is None or settings is None:
+            session = open_session(SELFIE, provider, threads)
+            return cls(Matter(session, SELFIE_SETTINGS), SELFIE.stem)
+        return cls(Matter(pack.open("matting", provider, threads), settings), pack.name)
+
+    def alphas(self, images: Sequence[Bytes]) -> list[Floats]:
+        """Alpha (H, W) float32 0..1 of each uint8 RGB (H, W, 3) picture, at its own edges.
+
+        Raises NumericalError.
+        """
+        coarse = self.matter.alphas(images)
+        if self.matter.settings.refine:
+            coarse = [refine(image, alpha) for image, alpha in zip(images, coarse, strict=True)]
+        return [_settled(alpha) for alpha in coarse]
+
+    def cut(self, images: Sequence[Bytes], color: str | None) -> tuple[Bytes, ...]:
+        """Each picture as straight RGBA (H, W, 4) uint8, or over the colour "#rrggbb" as (H, W, 3).
+
+        All go through the net as one batch. Raises NumericalError.
+        """
+        if not images:
+            return ()
+        pairs = zip(images, self.alphas(images), strict=True)
+        colored = ((estimate_foreground(image, alpha), alpha) for image, alpha in pairs)
+        if color is None:
+            return tuple(straight(*pair) for pair in colored)
+        return tuple(over(foreground, alpha, color) for foreground, alpha in colored)
+
+
+def _settled(alpha: Floats) -> Floats:
+    """Without the faint veil that nets and filters leave: it would be seen on a new background."""
+    return np.clip((alpha - SURE) / (1 - 2 * SURE), 0, 1).astype(np.float32)

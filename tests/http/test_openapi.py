@@ -85,6 +85,8 @@ class Caller:
         body["image"] = PHOTO if form else data_uri(PHOTO)
         body.pop("webhook", None)
         body.pop("face_index", None)  # there is but one face
+        for name in ("strength", "controlnet_scale"):  # the pack cannot do that, which no schema knows
+            body.pop(name, None)
         for name, most in {"height": 300, "width": 300, "batch": 2, "num_inference_steps": 2}.items():
             if isinstance(body.get(name), int):
                 body[name] = min(body[name], most)

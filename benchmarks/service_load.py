@@ -4,8 +4,8 @@
 
 Starts `faceavatar serve` as a process of its own in front of the toon pack and sends every request three
 times: from all callers at once to a server that joins, one by one from a single caller, and from all
-callers to a server that does not join (--together 1). Prints a table, then one line of JSON. The machine
-should have nothing else to do; callers and server share its cores.
+callers to a server that does not join (--together 1); a part of each in turn. Prints a table, then one line
+of JSON. The machine should have nothing else to do; callers and server share its cores.
 """
 
 from __future__ import annotations
@@ -163,17 +163,29 @@ def batches(url: str, secret: str) -> Counter[int]:
     return Counter({size: more - less for size, more, less in zip(sizes, counts, [0, *counts], strict=False)})
 
 
-def rounds(count: int, callers: int) -> list[Round]:
-    """The three rounds."""
+def rounds(count: int, callers: int, parts: int) -> list[Round]:
+    """The three rounds, a part of each in turn: what else the machine does meets all of them alike."""
     names = [secrets.token_urlsafe(24) for _ in range(callers)]
     asked = requests(count)
-    found = []
-    with server(names) as url:
-        found.append(asyncio.run(run(f"{callers} callers, joined", url, names, asked)))
-        found.append(asyncio.run(run("one by one", url, names[:1], asked)))
-    with server(names, "--together", "1") as url:
-        found.append(asyncio.run(run(f"{callers} callers, not joined", url, names, asked)))
-    return found
+    found: list[list[Round]] = [[], [], []]
+    with server(names) as joins, server(names, "--together", "1") as plain:
+        for part in range(parts):
+            some = asked[part::parts]
+            found[0].append(asyncio.run(run(f"{callers} callers, joined", joins, names, some)))
+            found[1].append(asyncio.run(run("one by one", joins, names[:1], some)))
+            found[2].append(asyncio.run(run(f"{callers} callers, not joined", plain, names, some)))
+    return [_sum(each) for each in found]
+
+
+def _sum(parts: Sequence[Round]) -> Round:
+    return Round(
+        name=parts[0].name,
+        seconds=sum(part.seconds for part in parts),
+        waits=tuple(sorted(wait for part in parts for wait in part.waits)),
+        statuses=dict(sum((Counter(part.statuses) for part in parts), Counter())),
+        pictures=sum(part.pictures for part in parts),
+        batches=dict(sum((Counter(part.batches) for part in parts), Counter())),
+    )
 
 
 def plot(found: Sequence[Round], path: Path) -> None:
@@ -198,7 +210,7 @@ def plot(found: Sequence[Round], path: Path) -> None:
     waits.legend(fontsize=8)
     joined = found[0]
     sizes.bar(list(joined.batches), list(joined.batches.values()), color=colors[0])
-    sizes.set_title(f"requests in a run, {joined.name} (mean {joined.mean_batch:.1f})")
+    sizes.set_title(f"requests in a run, joined (mean {joined.mean_batch:.1f})")
     sizes.set_xlabel("requests")
     sizes.set_ylabel("runs")
     sizes.set_xticks(range(1, 9))
@@ -213,10 +225,11 @@ def main() -> None:
     )
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--callers", type=int, default=20)
+    parser.add_argument("--parts", type=int, default=5)
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
     load = os.getloadavg()[0]
-    found = rounds(args.requests, args.callers)
+    found = rounds(args.requests, args.callers, args.parts)
     print(f"{'':26} {'seconds':>8} {'a second':>9} {'median':>7} {'95 %':>7} {'batch':>6}  answers")
     for one in found:
         numbers = f"{one.seconds:8.1f} {one.per_second:9.2f} {statistics.median(one.waits):7.2f}"

@@ -35,6 +35,7 @@ class OnnxRuntimeSession:
     ):
         self.provider = provider
         self._file = path.name
+        onnxruntime.disable_telemetry_events()  # its wheels have it on, and nothing of a photo's work is theirs
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), session_options(threads), providers=[(execution_provider, options)]

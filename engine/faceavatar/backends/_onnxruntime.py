@@ -35,7 +35,7 @@ class OnnxRuntimeSession:
     ):
         self.provider = provider
         self._file = path.name
-        onnxruntime.disable_telemetry_events()  # its wheels have it on, and nothing of a photo's work is theirs
+        onnxruntime.disable_telemetry_events()  # on in its own wheels
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), session_options(threads), providers=[(execution_provider, options)]

@@ -84,7 +84,13 @@ class Answering:
 
 
 def asked(session: Answering, **settings: Any) -> Matter:
-    unit: dict[str, Any] = {"size": (8, 8), "mean": (0.0,) * 3, "std": (255.0,) * 3, "image": "x", "alpha": "y"}
+    unit: dict[str, Any] = {
+        "size": (8, 8),
+        "mean": (0.0,) * 3,
+        "std": (255.0,) * 3,
+        "image": "x",
+        "alpha": "y",
+    }
     return Matter(session, Matting(**unit | settings))
 
 
@@ -151,7 +157,9 @@ def test_a_net_that_gives_nan_is_refused(matter: Matter) -> None:
 
 
 def test_an_output_that_is_no_picture_is_refused_by_its_name() -> None:
-    with pytest.raises(PackInvalid, match=r"output y has shape .*, expected .*; name the output that is alpha"):
+    with pytest.raises(
+        PackInvalid, match=r"output y has shape .*, expected .*; name the output that is alpha"
+    ):
         asked(Answering(np.ones((4, 4), np.float32))).alphas([noise(8, 8)])
 
 
@@ -277,9 +285,7 @@ def test_nothing_of_the_old_background_is_left_in_the_rim() -> None:
     alpha = disc(512, 8)
     image = np.rint(128 * alpha[..., None] + np.array([0, 255, 0]) * (1 - alpha[..., None])).astype(np.uint8)
     cut, plain = (over(colors, alpha, "#000000") for colors in (estimate_foreground(image, alpha), image))
-    green, before = (
-        one[..., 1].astype(int) - one[..., ::2].max(axis=2).astype(int) for one in (cut, plain)
-    )
+    green, before = (one[..., 1].astype(int) - one[..., ::2].max(axis=2).astype(int) for one in (cut, plain))
     assert before.max() > 50
     assert green.max() < 0.1 * before.max()
 

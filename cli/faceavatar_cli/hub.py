@@ -30,4 +30,6 @@ def find_file(source: str) -> Path:
         return Path(hf_hub_download(match["repo"], match["file"], revision=match["commit"]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         first = str(error).strip().splitlines()[0]
-        raise ImageError(f"{source}: the hub does not give it ({first}); fetch the file and name it") from error
+        raise ImageError(
+            f"{source}: the hub does not give it ({first}); fetch the file and name it"
+        ) from error

@@ -93,7 +93,9 @@ def verify(context: click.Context, name: str) -> None:
 @click.argument("source")
 @click.option("--to", "name", required=True, help="The pack: a name or a folder.")
 @click.option(
-    "--preset", required=True, help="u2net, isnet, birefnet, modnet, rmbg, rmbg2 or selfie: how it is fed and read."
+    "--preset",
+    required=True,
+    help="u2net, isnet, birefnet, modnet, rmbg, rmbg2 or selfie: how it is fed and read.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Write a copy of the pack to this new folder.")
 @click.option("--license", "license_", help="The file's licence, where it is not the preset's.")

@@ -95,7 +95,7 @@ def _check_file(path: Path, got: str) -> Path:
 
 
 def check_color(value: str | None) -> str | None:
-    """"#RRGGBB" or "#RGB" as "#rrggbb"; None stays None. Raises InvalidRequest (bg_color)."""
+    """ "#RRGGBB" or "#RGB" as "#rrggbb"; None stays None. Raises InvalidRequest (bg_color)."""
     if value is None:
         return None
     if not isinstance(value, str) or not _COLOR.fullmatch(value):

@@ -75,7 +75,9 @@ class Converter:
             "Convolution2DTransposeBias": self._transposed,
         }.get(kind)
         if one is None:
-            raise ValueError(f"the operator {kind} is not one of the selfie segmentation of mediapipe 0.10.21")
+            raise ValueError(
+                f"the operator {kind} is not one of the selfie segmentation of mediapipe 0.10.21"
+            )
         return one(operator, inputs)
 
     def _conv(self, operator: Any, inputs: list[int]) -> str:
@@ -105,7 +107,9 @@ class Converter:
         options = self._options(operator, self._tflite.Pool2DOptions)
         shape = list(self._graph.Tensors(inputs[0]).ShapeAsNumpy())
         if [options.FilterHeight(), options.FilterWidth()] != shape[1:3]:
-            raise ValueError(f"a pool of {options.FilterHeight()} of {shape[1]} cells; only whole ones are known")
+            raise ValueError(
+                f"a pool of {options.FilterHeight()} of {shape[1]} cells; only whole ones are known"
+            )
         return self._add("GlobalAveragePool", [self._names[inputs[0]]])
 
     def _resize(self, operator: Any, inputs: list[int]) -> str:

@@ -2,8 +2,8 @@
 
 from faceavatar.matting.composite import over, straight
 from faceavatar.matting.cutout import CutOut
+from faceavatar.matting.edges import refine
 from faceavatar.matting.foreground import estimate_foreground
 from faceavatar.matting.net import Matter
-from faceavatar.matting.edges import refine
 
 __all__ = ["CutOut", "Matter", "estimate_foreground", "over", "refine", "straight"]

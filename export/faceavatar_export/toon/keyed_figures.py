@@ -92,9 +92,7 @@ def make(engine: AvatarEngine, seed: int, start: int) -> list[np.ndarray]:
         caption = captions.sample(identity, scene, rng)
         if "background" not in caption.named:
             continue
-        request = AvatarRequest(
-            image=np.zeros((64, 64, 3), np.uint8), prompt=caption.text, seed=index
-        )
+        request = AvatarRequest(image=np.zeros((64, 64, 3), np.uint8), prompt=caption.text, seed=index)
         (image,) = engine.generate(request, face_embeds=embed(identity)).images
         rgba = key(image)
         found += [] if rgba is None else [rgba]
@@ -117,7 +115,9 @@ def write(pack: str, folder: Path, count: int, seed: int) -> None:
         if tried % 100 == 0:
             print(f"{kept}/{count} of {tried}", flush=True)
         if tried > 200 and kept < tried / 50:
-            raise ValueError(f"{kept} of {tried} pictures could be keyed; does {pack} draw plain backgrounds?")
+            raise ValueError(
+                f"{kept} of {tried} pictures could be keyed; does {pack} draw plain backgrounds?"
+            )
     pictures.flush()
 
 

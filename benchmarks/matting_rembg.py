@@ -2,8 +2,8 @@
 
     PYTHON_WITH_REMBG benchmarks/matting_rembg.py FOLDER OUT
 
-Runs in an environment of its own (`pip install 'rembg[cpu]'`, with u2net.onnx in U2NET_HOME) and knows nothing
-of faceavatar. Writes OUT/SETTING/NAME.png.
+Runs in an environment of its own (`pip install 'rembg[cpu]'`, with u2net.onnx in U2NET_HOME) and knows
+nothing of faceavatar. Writes OUT/SETTING/NAME.png.
 """
 
 from __future__ import annotations

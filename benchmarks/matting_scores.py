@@ -7,6 +7,7 @@ implementations give them. Colours on new backgrounds are composited in linear l
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from faceavatar.matting.composite import over
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating]
 BACKGROUNDS = ("#ff00ff", "#000000", "#ffffff")
 BAND = (0.02, 0.98)
 SIGMA = 1.4  # of the derivative of a Gaussian that measures slopes
@@ -24,7 +25,7 @@ STEP, THETA = 0.1, 0.15  # of connectivity: levels, and what may be lost before 
 
 def scores(case: Case, rgba: NDArray[np.uint8]) -> Mapping[str, float]:
     """The errors of one straight uint8 (H, W, 4) cut-out."""
-    alpha = rgba[..., 3].astype(np.float32) / 255
+    alpha = np.asarray(rgba[..., 3] / 255, np.float32)
     difference = alpha - case.alpha
     return {
         "SAD": float(np.abs(difference).sum()) / 1000,
@@ -41,7 +42,7 @@ def halo_error(case: Case, rgba: NDArray[np.uint8]) -> float:
     if not band.any():
         return 0.0
     truth = np.rint(case.foreground).astype(np.uint8)
-    alpha = rgba[..., 3].astype(np.float32) / 255
+    alpha = np.asarray(rgba[..., 3] / 255, np.float32)
     errors = [
         np.abs(
             over(rgba[..., :3], alpha, color)[band].astype(np.float32) - over(truth, case.alpha, color)[band]
@@ -79,7 +80,7 @@ def connectivity_error(alpha: Floats, truth: Floats) -> float:
     """
     levels = np.arange(0, 1 + STEP, STEP)
     level = -np.ones_like(alpha)
-    for before, after in zip(levels, levels[1:], strict=False):
+    for before, after in pairwise(levels):
         both = ((alpha >= after) & (truth >= after)).astype(np.uint8)
         _, labels, stats, _ = cv2.connectedComponentsWithStats(both, connectivity=4)
         largest = np.zeros(alpha.shape, bool)

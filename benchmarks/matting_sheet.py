@@ -19,7 +19,7 @@ SHOWN = {"drawn": (0, 5, 8), "hair": (0, 2)}  # cases, fixed beforehand
 
 def row(image: Bytes, cut: Bytes) -> Bytes:
     """Original, alpha, on magenta, on black, each of TILE pixels a side."""
-    alpha = cut[..., 3].astype(np.float32) / 255
+    alpha = np.asarray(cut[..., 3] / 255, np.float32)
     parts = [image, np.repeat(cut[..., 3:], 3, axis=2)]
     parts += [over(cut[..., :3], alpha, color) for color in ("#ff00ff", "#000000")]
     small = [Image.fromarray(part).resize((TILE, TILE), Image.Resampling.LANCZOS) for part in parts]

@@ -1,7 +1,8 @@
 """Pictures whose cut-out is known: drawn avatars and synthetic hair, over backgrounds that no net was shown.
 
-Foreground, alpha and background are made apart, so the truth is exact: alpha of drawings is the drawing's own,
-strands of hair one to three pixels wide are drawn eight times as large and averaged down. Needs the extras
+Foreground, alpha and background are made apart, so the truth is exact: alpha of drawings is the drawing's
+own, strands of hair one to three pixels wide are drawn eight times as large and averaged down. Needs the
+extras
 `train` (the artist) and `bench` (scikit-image, whose photographs below are in the public domain or CC0).
 """
 
@@ -43,7 +44,7 @@ def drawn(count: int) -> Iterator[Case]:
     for index in range(count):
         identity, scene = sample(SEED, index)
         rgba = styles.draw_figure(identity, scene, SIDE, SIDE)
-        alpha = rgba[..., 3].astype(np.float32) / 255
+        alpha = np.asarray(rgba[..., 3] / 255, np.float32)
         kind = KINDS[(index // 2) % len(KINDS)]
         rng = np.random.default_rng((SEED, index, 3))
         back = background(kind, rgba, rng)
@@ -99,7 +100,7 @@ def _line(curve: NDArray[np.float64], width: float, side: int) -> Floats:
     points = np.rint(curve * SUPER).astype(np.int32)
     cv2.polylines(canvas, [points], False, 255, max(1, round(width * SUPER)), cv2.LINE_8)
     covered = cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA)
-    return covered.astype(np.float32) / 255
+    return np.asarray(covered / 255, np.float32)
 
 
 def background(kind: str, rgba: Bytes, rng: np.random.Generator) -> Floats:
@@ -135,4 +136,4 @@ def _photograph(name: str) -> Bytes:
     import skimage.data
 
     picture = np.asarray(getattr(skimage.data, name)())
-    return picture if picture.ndim == 3 else cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB)
+    return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)

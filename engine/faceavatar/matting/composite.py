@@ -1,7 +1,7 @@
 """Pictures over colours, in linear light; and how cut-outs are held: straight alpha.
 
-sRGB values are a code, not an amount of light. Half light hair over half dark wall is the mean of their light;
-the mean of the codes is darker, and shows as a dark rim on bright backgrounds.
+sRGB values are a code, not an amount of light. Half light hair over half dark wall is the mean of their
+light; the mean of the codes is darker, and shows as a dark rim on bright backgrounds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The cut-out stage: a net's alpha, fitted to the picture's edges, the figure's own colours, a new background.
+"""The cut-out stage: a net's alpha, fitted to the picture's edges, the figure's own colours, a background.
 
 Holds one net: a pack's own, or for packs without one MediaPipe's selfie segmentation, which ships beside this
 file. Does not know how the pictures came about.
@@ -74,4 +74,4 @@ class CutOut:
 
 def _settled(alpha: Floats) -> Floats:
     """Without the faint veil that nets and filters leave: it would be seen on a new background."""
-    return np.clip((alpha - SURE) / (1 - 2 * SURE), 0, 1).astype(np.float32)
+    return np.asarray(np.clip((alpha - SURE) / (1 - 2 * SURE), 0, 1), np.float32)

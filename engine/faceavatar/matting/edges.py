@@ -1,12 +1,14 @@
 """Alpha fitted to the picture's own edges: a guided filter (He et al., ECCV 2010) with colours as the guide.
 
-Around each pixel alpha is taken for a linear function of the picture's colours; so a strand that the net is too
-coarse for gets the alpha that its colour says. Radius and regularisation were picked by number out of several
+Around each pixel alpha is taken for a linear function of the picture's colours; so a strand that the net
+is too coarse for gets the alpha that its colour says. Radius and regularisation were picked by number out
+of several
 ways (docs/matting.md). The linear functions vary slowly: they are solved on a smaller grid (He & Sun, 2015).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import combinations_with_replacement
 
 import cv2
@@ -23,9 +25,15 @@ REGULARIZATION = 1e-4  # of the guide's variance, colours in 0..1
 
 def refine(image: Bytes, alpha: Floats) -> Floats:
     """Alpha (H, W) float32 0..1 at the edges of its picture (H, W, 3) uint8."""
-    for radius, side in PASSES:
-        alpha = _fitted(image, alpha, radius, side)
-    return alpha
+    far, near = PASSES
+    height, width = alpha.shape
+    shrink = max(1.0, max(height, width) / near[1])
+    grid = (max(1, round(width / shrink)), max(1, round(height / shrink)))
+    # The far pass need not be finer than what the near one looks at.
+    small, coarse = (cv2.resize(part, grid, interpolation=cv2.INTER_AREA) for part in (image, alpha))
+    found = _fitted(np.asarray(small, np.uint8), np.asarray(coarse, np.float32), *far)
+    enlarged = cv2.resize(found, (width, height), interpolation=cv2.INTER_LINEAR)
+    return _fitted(image, np.asarray(enlarged, np.float32), *near)
 
 
 def _fitted(image: Bytes, alpha: Floats, share: float, side: int) -> Floats:
@@ -34,19 +42,23 @@ def _fitted(image: Bytes, alpha: Floats, share: float, side: int) -> Floats:
     grid = (max(1, round(width / shrink)), max(1, round(height / shrink)))
     radius = max(1, round(share * max(grid)))
     guide = cv2.resize(image, grid, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    slopes, offset = _functions(guide, cv2.resize(alpha, grid, interpolation=cv2.INTER_AREA), radius)
+    slopes, offset = _functions(
+        guide, np.asarray(cv2.resize(alpha, grid, interpolation=cv2.INTER_AREA), np.float32), radius
+    )
     # Only where the net was not sure somewhere near: elsewhere there is nothing to find.
     unsure = ((alpha > 0.01) & (alpha < 0.99)).astype(np.float32)
     touched = (cv2.resize(unsure, grid, interpolation=cv2.INTER_AREA) > 0).astype(np.uint8)
     near = cv2.dilate(touched, np.ones((2 * radius + 1, 2 * radius + 1), np.uint8))
     rows, columns = np.nonzero(cv2.resize(near, (width, height), interpolation=cv2.INTER_NEAREST))
-    slopes, offset = (
-        cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR)[rows, columns]
+    slope, rest = (
+        np.asarray(cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)[
+            rows, columns
+        ]
         for part in (slopes, offset)
     )
     colors = image[rows, columns].astype(np.float32) / 255
     result = np.clip(alpha, 0, 1)
-    result[rows, columns] = np.clip((slopes * colors).sum(axis=1) + offset, 0, 1)
+    result[rows, columns] = np.clip((slope * colors).sum(axis=1) + rest, 0, 1)
     return np.asarray(result, np.float32)
 
 
@@ -68,7 +80,7 @@ def _functions(guide: Floats, alpha: Floats, radius: int) -> tuple[Floats, Float
     return mean(slopes), mean(level - (slopes * center).sum(axis=2))
 
 
-def _solve(matrix: dict[tuple[int, int], Floats], right: Floats) -> Floats:
+def _solve(matrix: Mapping[tuple[int, int], NDArray[np.floating]], right: Floats) -> Floats:
     """A symmetric 3x3 system for each place, by cofactors: numpy's solver is ten times slower on these."""
     a, b, c = matrix[0, 0], matrix[0, 1], matrix[0, 2]
     d, e, f = matrix[1, 1], matrix[1, 2], matrix[2, 2]

@@ -1,8 +1,8 @@
 """The colours of what is cut out, without the old background that shines through its edge.
 
-Germer et al., "Fast Multi-Level Foreground Estimation" (ICPR 2020), as pymatting has it: I = a F + (1 - a) B with
-smooth F and B, solved from coarse to fine. Here in numpy, so that no compiler is needed, and above a coarse
-grid only where alpha is between 0 and 1: elsewhere the picture itself is the answer.
+Germer et al., "Fast Multi-Level Foreground Estimation" (ICPR 2020), as pymatting has it: I = a F + (1 - a) B
+with smooth F and B, solved from coarse to fine. Here in numpy, so that no compiler is needed, and above a
+coarse grid only where alpha is between 0 and 1: elsewhere the picture itself is the answer.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class _System:
 def estimate_foreground(image: Bytes, alpha: Floats) -> Bytes:
     """The foreground's colours (H, W, 3) uint8 of a picture (H, W, 3) uint8 and its alpha (H, W) 0..1.
 
-    The picture where alpha is 1; in the band around the figure its own colours go on; where nothing is left of
-    the figure, its rim's mean colour, so that nothing of the background is kept in what nobody sees.
+    The picture where alpha is 1; in the band around the figure its own colours go on; where nothing is left
+    of the figure, its rim's mean colour, so that nothing of the background is kept in what nobody sees.
     """
     band = (alpha > 0) & (alpha < 1)
     if not band.any():

@@ -1,7 +1,7 @@
 """What published matting nets want to see and mean, and under which licence they come.
 
-Sizes, means and scales are those of their authors' own inference code, as rembg has them for ONNX (MIT). Knows
-no file.
+Sizes, means and scales are those of their authors' own inference code, as rembg has them for ONNX (MIT).
+Knows no file.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from faceavatar_export.pack_writer import Provenance, write_manifest
 from faceavatar_export.toon.autoencoder import LATENT_CHANNELS, Autoencoder
 from faceavatar_export.toon.distill import BUILT_IN_GUIDANCE, SEGMENTS
 from faceavatar_export.toon.identity import EMBEDDING_SIZE
+from faceavatar_export.toon.matting_net import CELL, CoarseAlpha, MattingNet
 from faceavatar_export.toon.matting_net import SIZE as MATTING_SIZE
-from faceavatar_export.toon.matting_net import MattingNet
 from faceavatar_export.toon.network import FACE_TOKENS, SCHEDULE
 from faceavatar_export.toon.text_encoder import CONTEXT, WINDOW, TextEncoder
 from faceavatar_export.toon.train_matting import HALVES, load_half
@@ -145,15 +145,28 @@ def export_decoder(run: Path, out: Path) -> float:
     return _small(codec.decoder, path, inputs)
 
 
+def has_fine_half(run: Path) -> bool:
+    """Whether a run has trained the matting net's fine half; the coarse one goes alone without it."""
+    return (run / "matting_fine.pt").exists()
+
+
 def export_matting(run: Path, out: Path) -> float:
     """matting.onnx"""
     net = MattingNet()
-    for half in HALVES:
+    whole = has_fine_half(run)
+    for half in HALVES if whole else HALVES[:1]:
         load_half(net, run, half)
-    inputs = {"image": torch.rand(2, 3, MATTING_SIZE, MATTING_SIZE) * 2 - 1}
+    module: nn.Module = net if whole else CoarseAlpha(net.coarse)
+    print(f"matting.onnx: {'both halves' if whole else 'the coarse half alone'}")
+    inputs = {"image": torch.rand(2, 3, *_matting_size(run)) * 2 - 1}
     path, batch = out / "matting.onnx", {0: "batch"}
-    graphs.export_graph(net, inputs, ["alpha"], {"image": batch}, path, {"alpha": batch})
-    return _small(net, path, inputs)
+    graphs.export_graph(module, inputs, ["alpha"], {"image": batch}, path, {"alpha": batch})
+    return _small(module, path, inputs)
+
+
+def _matting_size(run: Path) -> tuple[int, int]:
+    side = MATTING_SIZE if has_fine_half(run) else MATTING_SIZE // CELL
+    return side, side
 
 
 HALF_SCALE = {"mean": [127.5] * 3, "std": [127.5] * 3}
@@ -177,9 +190,10 @@ ORIGINS = {
 }
 
 
-def matting_part() -> dict[str, object]:
-    """How the matting net is fed; it answers in full resolution, so its alpha is not refined."""
-    return {"size": [MATTING_SIZE, MATTING_SIZE], **HALF_SCALE, "alpha": "alpha", "refine": False}
+def matting_part(run: Path) -> dict[str, object]:
+    """How the matting net is fed. Both halves answer in full resolution; the coarse one is refined."""
+    size = list(_matting_size(run))
+    return {"size": size, **HALF_SCALE, "alpha": "alpha", "refine": not has_fine_half(run)}
 
 
 def describe(run: Path, errors: Mapping[str, float]) -> dict[str, object]:
@@ -213,7 +227,7 @@ def describe(run: Path, errors: Mapping[str, float]) -> dict[str, object]:
                 "normalize": False,
             },
         },
-        "matting": matting_part(),
+        "matting": matting_part(run),
         "defaults": {
             "guidance_scale": BUILT_IN_GUIDANCE,
             "face_scale": 1.0,
@@ -248,7 +262,7 @@ def renew_matting(run: Path, pack: Path) -> None:
     error = export_matting(run, pack)
     old = json.loads((pack / "pack.json").read_text("utf-8"))
     old["parity"]["relative_error"]["matting"] = float(f"{error:.3g}")
-    old["matting"] = matting_part()
+    old["matting"] = matting_part(run)
     head = {"name": old["name"], "version": VERSION, "family": old["family"], "description": DESCRIPTION}
     graphs_of = {role: (graph["file"], PRECISION[role]) for role, graph in old["graphs"].items()}
     tail = {

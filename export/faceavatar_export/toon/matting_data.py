@@ -1,4 +1,4 @@
-"""Batches for the matting net: cut-out figures, moved, recoloured and softened, over every kind of background.
+"""Batches for the matting net: cut-out figures, moved, recoloured and softened, over all kinds of background.
 
 Figures are uint8 (N, S, S, 4) with straight alpha: drawings, or pictures that a pack made, keyed out of plain
 backgrounds (keyed_figures.py). Alpha is exact because it is known before the composite is made, and suffers
@@ -59,7 +59,7 @@ def make_batch(
 
 def _example(rgba: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """One picture and its alpha, uint8 (size, size, 4). Bytes all the way: they are four times faster."""
-    figure = cv2.resize(_premultiplied(rgba), (size, size), interpolation=cv2.INTER_AREA)
+    figure = np.asarray(cv2.resize(_premultiplied(rgba), (size, size), interpolation=cv2.INTER_AREA))
     if rng.random() < 0.5:
         figure = cv2.flip(figure, 1)
     if rng.random() < MOVED:

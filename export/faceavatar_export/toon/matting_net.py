@@ -1,7 +1,7 @@
-"""The toon pack's matting net: where the figure is, seen in 128 pixels a side, and its edge, seen in all 512.
+"""The toon pack's matting net: where the figure is, seen at 128 pixels a side, and its edge, seen at 512.
 
-Drawn data gives exact alpha for free. The coarse half is a U-Net on the whole picture made small. The fine half
-knows only the pixels around a place and what the coarse half says there; so it learns on crops.
+Drawn data gives exact alpha for free. The coarse half is a U-Net on the whole picture made small. The fine
+half knows only the pixels around a place and what the coarse half says there; so it learns on crops.
 """
 
 from __future__ import annotations
@@ -55,10 +55,21 @@ class CoarseNet(nn.Module):
         return torch.as_tensor(self.head(torch.cat([x, raw], dim=1)))
 
 
+class CoarseAlpha(nn.Module):
+    """image (B, 3, 128, 128) in -1..1 -> alpha (B, 1, 128, 128): the coarse half as a net of its own."""
+
+    def __init__(self, coarse: CoarseNet) -> None:
+        super().__init__()
+        self.coarse = coarse
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.sigmoid(self.coarse(image))
+
+
 class FineNet(nn.Module):
     """image (B, 3, 4 h, 4 w) in -1..1 and coarse logits (B, 1, h, w) -> logits (B, 1, 4 h, 4 w).
 
-    Without norms, which would pass over the finest grid four times more, and differ between a crop and a whole.
+    Without norms: they pass over the finest grid four times more, and differ between a crop and a whole.
     """
 
     def __init__(self) -> None:

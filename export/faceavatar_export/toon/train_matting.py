@@ -1,12 +1,13 @@
-"""Trains the matting net on drawn figures, and on figures as a pack or its codec makes them, over backgrounds.
+"""Trains the matting net on drawn figures, and on figures as a pack or its codec makes them.
 
 `python -m faceavatar_export.toon.train_matting DATA RUN`, or `torchrun --nproc-per-node N -m ...` for N
-processes that share their gradients (DATA: a set drawn with --size 512 --alpha). The coarse half learns first,
-on whole pictures of 128 pixels a side, then the fine half, on crops; `--half` trains one of them alone. What
+processes that share their gradients (DATA: a set drawn with --size 512 --alpha). The coarse half learns
+first, on whole pictures of 128 pixels a side, then the fine half, on crops; `--half` trains one of them
+alone. What
 pictures look like that the pack makes, softer than drawings, they learn from a quarter of each batch going
 through the codec, RUN's autoencoder.pt; or, with `--made FOLDER`, from figures of a finished pack
-(keyed_figures.py) instead. With `--warm WARM.pt` (written by warm_start.py) a first start takes the weights of
-a finished pack.
+(keyed_figures.py) instead. With `--warm WARM.pt` (written by warm_start.py) a first start takes the weights
+of a finished pack.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ Softer = Callable[[Tensor], Tensor]
 class Settings:
     """The section [matting]; `latent_noise` is what the UNet leaves of error in pictures that it makes.
 
-    coarse_share: of the time. made_share: of the figures, with --made. decay: of the averaged weights, a step.
+    coarse_share: of the time. made_share: of the figures, with --made. decay: of averaged weights, a step.
     """
 
     minutes: float

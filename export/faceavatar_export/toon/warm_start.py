@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from faceavatar_export.toon.autoencoder import LATENT_CHANNELS, Decoder
 from faceavatar_export.toon.identity import EMBEDDING_SIZE
 from faceavatar_export.toon.matting_net import SIZE as MATTING_SIZE
-from faceavatar_export.toon.matting_net import MattingNet
+from faceavatar_export.toon.matting_net import CoarseAlpha, MattingNet
 from faceavatar_export.toon.network import FACE_TOKENS
 from faceavatar_export.toon.text_encoder import BOS, CONTEXT, EOS, VOCABULARY, WINDOW, TextEncoder
 from faceavatar_export.toon.train_unet import Model
@@ -173,10 +173,12 @@ def load_decoder(pack: Path, decoder: Decoder) -> None:
 
 
 def load_matting(pack: Path, net: MattingNet) -> None:
-    """The matting net."""
-    generator = torch.Generator().manual_seed(0)
-    image = torch.rand(1, 3, MATTING_SIZE, MATTING_SIZE, generator=generator) * 2 - 1
-    fill(net, pack / "matting.onnx", {"image": image})
+    """The matting net; of a pack that has the coarse half alone, that half."""
+    path, generator = pack / "matting.onnx", torch.Generator().manual_seed(0)
+    (tensor,) = onnx.load(path).graph.input
+    side = tensor.type.tensor_type.shape.dim[3].dim_value
+    image = torch.rand(1, 3, side, side, generator=generator) * 2 - 1
+    fill(net if side == MATTING_SIZE else CoarseAlpha(net.coarse), path, {"image": image})
 
 
 def main() -> None:

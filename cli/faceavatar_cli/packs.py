@@ -13,7 +13,7 @@ from faceavatar_cli.checkpoint import find_export, parts_options, say
 from faceavatar_cli.exits import Manner, complain, debug_option, json_option, print_json
 
 if TYPE_CHECKING:
-    from faceavatar.manifest import Face
+    from faceavatar.manifest import Face, Manifest
     from faceavatar.pack import Pack, PackListing
 
 
@@ -193,6 +193,7 @@ def _description(pack: Pack) -> list[tuple[str, str]]:
         ("folder", str(pack.folder)),
         ("size", _megabytes(_size(pack))),
         ("draws at", native or f"any multiple of {sizes.multiple_of}"),
+        ("geometry", _geometry(manifest)),
         ("face", _face(manifest.face)),
         ("defaults", ", ".join(f"{name} {value}" for name, value in settled.items())),
         ("licences", ", ".join(f"{license} ({count} files)" for license, count in licenses.items())),
@@ -205,6 +206,13 @@ def _description(pack: Pack) -> list[tuple[str, str]]:
         size = _megabytes(sum(manifest.files[part].size for part in parts if part in manifest.files))
         lines.append((role, f"{graph.file}, {graph.precision}, {size}"))
     return lines
+
+
+def _geometry(manifest: Manifest) -> str:
+    """What flows between the graphs: latents, and the text's tokens."""
+    latents, width = manifest.latents, manifest.graphs["unet"].inputs["encoder_hidden_states"].shape[-1]
+    cells = f"latents of {latents.channels} channels, {latents.downsample} pixels a cell"
+    return f"{cells}; {width} numbers a text token, {manifest.text.max_length} tokens a window"
 
 
 def _face(face: Face | None) -> str:

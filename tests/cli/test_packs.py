@@ -40,7 +40,14 @@ def test_list_shows_a_broken_pack_with_its_problem(
 def test_show_tells_graphs_defaults_and_licences(run: Any, tiny: Path) -> None:
     for name in ("tiny", tiny):
         out = run("packs", "show", name).out
-        for word in ("unet.onnx", "fp32", "512x512", "num_inference_steps 4", "Apache-2.0 (8 files)"):
+        for word in (
+            "unet.onnx",
+            "fp32",
+            "512x512",
+            "64 pixels a cell; 24 numbers",
+            "num_inference_steps 4",
+            "Apache-2.0 (8 files)",
+        ):
             assert word in out
     told = run("packs", "show", "tiny", "--json").json
     assert told["folder"] == str(tiny)

@@ -29,7 +29,7 @@ def _to_code() -> Bytes:
     """The sRGB code nearest to each of 65536 amounts of light."""
     light = np.arange(_LEVELS + 1) / _LEVELS
     code = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
-    return np.rint(code * 255).astype(np.uint8)
+    return np.asarray(np.rint(code * 255), np.uint8)
 
 
 def rgb_of(color: str) -> Bytes:

@@ -41,7 +41,7 @@ def _fitted(image: Bytes, alpha: Floats, share: float, side: int) -> Floats:
     shrink = max(1.0, max(height, width) / side)
     grid = (max(1, round(width / shrink)), max(1, round(height / shrink)))
     radius = max(1, round(share * max(grid)))
-    guide = cv2.resize(image, grid, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    guide = np.asarray(cv2.resize(image, grid, interpolation=cv2.INTER_AREA) / 255, np.float32)
     slopes, offset = _functions(
         guide, np.asarray(cv2.resize(alpha, grid, interpolation=cv2.INTER_AREA), np.float32), radius
     )

@@ -60,7 +60,8 @@ def estimate_foreground(image: Bytes, alpha: Floats) -> Bytes:
         found = _solved(image, alpha)[band][:, :3]
     else:
         small = cv2.resize(image, grid[::-1], interpolation=cv2.INTER_AREA)
-        colors = _solved(small, cv2.resize(alpha, grid[::-1], interpolation=cv2.INTER_AREA))
+        less = cv2.resize(alpha, grid[::-1], interpolation=cv2.INTER_AREA)
+        colors = _solved(np.asarray(small, np.uint8), np.asarray(less, np.float32))
         found = _sharpened(image, alpha, band, colors)
     codes = np.rint(found * 255).astype(np.uint8)
     result = np.where((alpha >= 1)[..., None], image, np.rint(codes.mean(axis=0)).astype(np.uint8))
@@ -99,7 +100,7 @@ def _sharpened(image: Bytes, alpha: Floats, band: NDArray[np.bool_], colors: Flo
     front, back = enlarged
     a = alpha[band][:, None]
     rest = image[band].astype(np.float32) / 255 - a * front - (1 - a) * back
-    return np.clip(front + rest * a / (a * a + (1 - a) ** 2), 0, 1)
+    return np.asarray(np.clip(front + rest * a / (a * a + (1 - a) ** 2), 0, 1), np.float32)
 
 
 def _mean_colors(image: Bytes, alpha: Floats) -> Floats:

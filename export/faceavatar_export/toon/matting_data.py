@@ -120,7 +120,7 @@ def _noisy(image: np.ndarray, rng: np.random.Generator, strength: float) -> np.n
     y, x = rng.integers(0, GRAIN.shape[0] - size + 1, 2)
     grain = GRAIN[y : y + size, x : x + size].astype(np.float32) * np.float32(strength / 32)
     if rng.random() < 0.4:
-        grain = cv2.GaussianBlur(grain, (0, 0), 0.8)
+        grain = np.asarray(cv2.GaussianBlur(grain, (0, 0), 0.8), np.float32)
     return np.asarray(np.clip(image + grain, 0, 255), np.uint8)
 
 
@@ -202,7 +202,7 @@ def shapes(size: int, pair: Sequence[np.ndarray], rng: np.random.Generator) -> n
         else:
             cv2.line(back, (x, y), (x + w - size // 4, y + h), color, int(rng.integers(1, size // 16)))
     if rng.random() < 0.6:
-        back = cv2.GaussianBlur(back, (0, 0), float(rng.uniform(0.6, size / 40)))
+        back = np.asarray(cv2.GaussianBlur(back, (0, 0), float(rng.uniform(0.6, size / 40))), np.uint8)
     if rng.random() < 0.4:
         back = np.clip(back + 60 * (clouds(size, rng)[..., None] - 0.5), 0, 255).astype(np.uint8)
     return back

@@ -70,8 +70,8 @@ def as_tensors(
 
 @torch.no_grad()
 def as_made(image: Tensor, codec: Autoencoder, latent_noise: float) -> Tensor:
-    """The images (B, 3, S, S) with the first quarter of them as the decoder would give them."""
-    some = image[: len(image) // 4]
+    """The images (B, 3, S, S), the first quarter of them, at least one, as the decoder would give them."""
+    some = image[: max(1, len(image) // 4)]  # of a single picture, that one
     with torch.autocast(image.device.type, torch.bfloat16):
         latents = codec.encode(F.interpolate(some, size=(INPUT_SIZE, INPUT_SIZE), mode="area"))
         decoded = codec.decoder(latents + latent_noise * torch.randn_like(latents)).float()

@@ -200,7 +200,7 @@ def test_previews_are_handed_to_on_step(client: AvatarClient) -> None:
 
 
 def slow(client: AvatarClient) -> Task:
-    return client.submit(PHOTO, batch=8, num_inference_steps=50)
+    return client.submit(PHOTO, batch=8, best_of=8, num_inference_steps=50)
 
 
 def test_a_cancelled_task_ends_the_wait_for_it(client: AvatarClient) -> None:
@@ -473,7 +473,7 @@ def test_the_async_client_does_the_same(url: str, engine: AvatarEngine) -> None:
             task = await client.submit(PHOTO, batch=2, seed=7, num_inference_steps=20)
             assert (await client.wait(task, on_step=on_step)).seeds == (7, 8)
             assert (await client.task(task)).status == "completed"
-            task = await client.submit(PHOTO, batch=8, num_inference_steps=50)
+            task = await client.submit(PHOTO, batch=8, best_of=8, num_inference_steps=50)
             with pytest.raises(TimedOut):
                 await client.wait(task, timeout=0.1)
             assert (await client.cancel(task)).status == "cancelled"

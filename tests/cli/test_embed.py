@@ -74,9 +74,9 @@ def test_what_holds_no_face_of_a_photo_is_refused(run: Any, who: Path, place: Pa
 
     Image.new("RGB", (300, 200)).save("grey.png")
     assert run("embed", "grey.png", "--pack", "tiny", "-o", "grey.faceid").code == 4
-    ran = run("embed", who, "--pack", "tiny", "-o", "again.faceid")
+    ran = run("embed", who.relative_to(place), "--pack", "tiny", "-o", "again.faceid")
     assert ran.code == 2
-    assert "PHOTO: got 'who.faceid'" in ran.err.replace(f"{place}/", "")
+    assert "PHOTO: got 'who.faceid'" in ran.err
     assert "allowed a photo: this is an identity file already" in ran.err
     assert run("embed", "--pack", "tiny", "-o", "none.faceid").code == 2
     ran = run("embed", "--example", "--face-index", "3", "--pack", "tiny", "-o", "third.faceid")

@@ -88,7 +88,9 @@ def test_an_adapter_of_another_family_is_refused(sd: Path, tmp_path: Path) -> No
 
 
 def test_sources_that_are_none_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="a folder in diffusers' layout, or OWNER/NAME@COMMIT"):
+    with pytest.raises(
+        InvalidRequest, match=r"diffusers' layout, a \.safetensors file, or OWNER/NAME@COMMIT"
+    ):
         find_source("nowhere")
     with pytest.raises(InvalidRequest, match="all 40 digits"):
         find_source("someone/model@main")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from queue_rig import Queue, environment, until
 
+from faceavatar.pack import Pack, find_pack
 from faceavatar_cli.main import main
 from faceavatar_cli.queue.settings import queue_settings, shown_url
 
@@ -48,7 +49,10 @@ def test_a_worker_tells_its_pack_and_where_it_is_connected_but_no_password(
     assert process.wait(30) == 0
     said = log.read_text()
     place = shown_url(redis_queue.settings.broker)
-    assert f"draws with toon 0.2.0; broker {place}, results {place}, outputs {tmp_path}/outputs" in said
+    assert (
+        f"draws with toon {Pack.load(find_pack('toon')).manifest.version}; broker {place}, results {place}, outputs {tmp_path}/outputs"
+        in said
+    )
     assert "very-secret" not in said
     assert "Traceback" not in said
 

@@ -155,7 +155,8 @@ class Lane:
             jobs = await self._gather(first)
             self._to_prepare.set()
             self._moved()
-            await self._draw(jobs)
+            if jobs:
+                await self._draw(jobs)
 
     async def _gather(self, first: Job) -> list[Job]:
         """Those that can be drawn together with the first; waits a few milliseconds for more."""

@@ -40,9 +40,10 @@ def rgb_of(color: str) -> Bytes:
 def over(foreground: Bytes, alpha: Floats, color: str) -> Bytes:
     """Straight foreground colours (H, W, 3) uint8 over "#rrggbb" by alpha (H, W) 0..1, as uint8 (H, W, 3).
 
-    Where alpha is 0 the colour is met exactly, where it is 1 the foreground is.
+    Where alpha is 0 the colour is met exactly, where it is 1 the foreground is. Alpha counts in 255ths, as
+    in a cut-out: that one laid over the colour is the same picture.
     """
-    behind = rgb_of(color)
+    behind, alpha = rgb_of(color), np.rint(alpha * 255).astype(np.float32) / 255
     result = np.where((alpha > 0)[..., None], foreground, behind)
     band = (alpha > 0) & (alpha < 1)
     front, back = _to_light()[foreground[band]], _to_light()[behind]

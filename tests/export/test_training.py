@@ -338,9 +338,7 @@ def test_batches_made_here_follow_their_seed() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
-@pytest.mark.filterwarnings(
-    "ignore:This DataLoader will create 2 worker processes"
-)  # each test process has a core
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2")  # a test process may have one core
 def test_batches_made_by_workers_are_as_they_were_made_and_all_different() -> None:
     batches = endless(numbers, (3, 1), workers=2)
     seen = [tuple(next(batches)) for _ in range(6)]

@@ -49,10 +49,8 @@ def test_a_worker_tells_its_pack_and_where_it_is_connected_but_no_password(
     assert process.wait(30) == 0
     said = log.read_text()
     place = shown_url(redis_queue.settings.broker)
-    assert (
-        f"draws with toon {Pack.load(find_pack('toon')).manifest.version}; broker {place}, results {place}, outputs {tmp_path}/outputs"
-        in said
-    )
+    toon = f"toon {Pack.load(find_pack('toon')).manifest.version}"
+    assert f"draws with {toon}; broker {place}, results {place}, outputs {tmp_path}/outputs" in said
     assert "very-secret" not in said
     assert "Traceback" not in said
 

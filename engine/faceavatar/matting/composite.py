@@ -43,7 +43,8 @@ def over(foreground: Bytes, alpha: Floats, color: str) -> Bytes:
     Where alpha is 0 the colour is met exactly, where it is 1 the foreground is. Alpha counts in 255ths, as
     in a cut-out: that one laid over the colour is the same picture.
     """
-    behind, alpha = rgb_of(color), np.rint(alpha * 255) / np.float32(255)
+    behind = rgb_of(color)
+    alpha = np.asarray(np.rint(alpha * 255) / 255, np.float32)
     result = np.where((alpha > 0)[..., None], foreground, behind)
     band = (alpha > 0) & (alpha < 1)
     front, back = _to_light()[foreground[band]], _to_light()[behind]

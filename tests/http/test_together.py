@@ -36,6 +36,8 @@ class Held:
         self.gate, self.begun = threading.Event(), threading.Event()
         self.runs: list[list[int]] = []  # seeds of the requests of each run
         self.steps = 0
+        self.pause_at = 0  # a step before which the run waits for `resume`; 0: none
+        self.resume = threading.Event()
         self.fails_together = False
 
     def prepare(self, request: AvatarRequest) -> Prepared:
@@ -49,6 +51,8 @@ class Held:
             raise NumericalError("unet", 2)
         for steps in self._engine.stream_together(prepared):
             self.steps += 1
+            if self.steps == self.pause_at:
+                assert self.resume.wait(20)
             yield steps
 
 
@@ -236,12 +240,14 @@ async def test_the_bytes_that_wait_are_limited_too(held: Held, settings: Setting
 async def test_a_task_is_cancelled_between_two_steps(held: Held, settings: Settings, photo_uri: str) -> None:
     app = app_of(held, settings)
     held.gate.set()
+    held.pause_at = 3
     async with client_of(app) as client:
         waiting = asyncio.create_task(ask(client, image=photo_uri, num_inference_steps=50))
-        while held.steps < 2:
+        while held.steps < 3:
             await asyncio.sleep(0.005)
         (task_id,) = app.state.service._local._jobs
         gone = (await client.delete(f"/tasks/{task_id}")).json()
+        held.resume.set()
         answer = await waiting
         assert (gone["status"], gone["error"]) == ("cancelled", None)
         assert gone["step"] < 50
@@ -250,7 +256,7 @@ async def test_a_task_is_cancelled_between_two_steps(held: Held, settings: Setti
         assert (await ask(client, image=photo_uri, seed=9)).status_code == 200
         again = (await client.delete(f"/tasks/{task_id}")).json()
     assert again["status"] == "cancelled"
-    assert held.steps < 50
+    assert held.steps == 3 + 4  # no further step of the cancelled one, and the next request's own
     assert list(settings.outputs.glob("*")) != []
 
 

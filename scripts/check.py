@@ -4,7 +4,7 @@
 
 pytest comes last, so that its summary is the last line. What failed before it is named just above it. It runs
 one process for each core, whole files each, in the order of their names: the exports, the longest, begin
-early.
+early. Tests that compare speeds run before, with the machine to themselves.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ STATIC = {
     "mypy": ["-m", "mypy", "engine", "export", "cli", "benchmarks", "scripts"],
     "import-linter": ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
 }
+NO_TESTS = 5  # pytest's exit code
 PYTEST = ["-m", "pytest", "-n", str(os.cpu_count()), "--dist", "loadfile", "--no-loadscope-reorder"]
 
 
@@ -29,11 +30,18 @@ def run(name: str, arguments: list[str]) -> bool:
     return subprocess.run([sys.executable, *arguments], cwd=ROOT).returncode == 0
 
 
+def alone() -> bool:
+    """The tests that compare speeds; there may be none among those asked for."""
+    print("-- pytest, alone", flush=True)
+    command = [sys.executable, "-m", "pytest", *sys.argv[1:], "-m", "alone"]
+    return subprocess.run(command, cwd=ROOT).returncode in (0, NO_TESTS)
+
+
 def main() -> int:
     failed = [name for name, arguments in STATIC.items() if not run(name, arguments)]
     if failed:
         print(f"-- FAILED so far: {', '.join(failed)}", flush=True)
-    tests = run("pytest", [*PYTEST, *sys.argv[1:]])
+    tests = alone() & run("pytest", [*PYTEST, "-m", "not heavy and not alone", *sys.argv[1:]])
     return 0 if tests and not failed else 1
 
 

@@ -61,6 +61,7 @@ def create_app(
     )
     app.state.service = service
     app.include_router(router)
+    # FastAPI's own way to another document is to replace the method.
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
 
     @app.get("/", include_in_schema=False)

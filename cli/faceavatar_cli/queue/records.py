@@ -296,7 +296,7 @@ def _record(raw: Mapping[bytes, bytes], position: int | None) -> TaskRecord:
         **fixed,
         started=None if started is None else float(started),
         finished=None if finished is None else float(finished),
-        status=fields["status"],  # type: ignore[arg-type]
+        status=fields["status"],  # type: ignore[arg-type]  # only our scripts write it
         created=float(fields.get("created", time.time())),
         outputs=tuple(json.loads(fields.get("outputs") or "[]")),
         warnings=tuple(json.loads(fields.get("warnings") or "[]")),

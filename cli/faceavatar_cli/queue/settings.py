@@ -67,6 +67,7 @@ def queue_settings(broker: str, outputs: str, results: str | None = None, **limi
     for name, value in limits.items():
         if not value > 0:
             raise InvalidRequest(name, value, "more than 0")
+    # Which of the limits are whole numbers, the class itself knows.
     return QueueSettings(broker, checked, outputs, **limits)  # type: ignore[arg-type]
 
 

@@ -241,6 +241,7 @@ class Resampler(Perceiver):
         super().__init__(weights)
         self.latents = nn.Parameter(torch.empty_like(weights["latents"]))
 
+    # A Module's forward is free in its arguments; the graph's signature is what counts.
     def forward(self, face_embeds: Tensor) -> Tensor:  # type: ignore[override]
         latents = self.latents.expand(face_embeds.shape[0], -1, -1)
         return super().forward(latents, face_embeds[:, None])

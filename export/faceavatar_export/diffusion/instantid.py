@@ -133,6 +133,7 @@ class InstantIdUNet(SdUNet):
     def names(self) -> list[str]:
         return [*super().names, *CONTROL]
 
+    # None of the inputs is left out here, as SdUNet's may be.
     def forward(  # type: ignore[override]
         self,
         sample: Tensor,

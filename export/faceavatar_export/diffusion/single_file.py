@@ -62,6 +62,7 @@ def read_header(path: Path) -> Header:
     """Keys, shapes and metadata. Raises PackInvalid for a file that is not in safetensors' format."""
     try:
         with safe_open(path, "pt") as file:
+            # A safetensors file is no mapping: it has keys() and cannot be iterated.
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
             return Header(shapes, file.metadata() or {})
     except (OSError, SafetensorError) as error:

@@ -38,7 +38,7 @@ def test_the_tree_at_the_top_of_the_file_names_every_class_with_its_code() -> No
 
 
 def test_what_is_wrong_with_a_pack_is_caught_as_one_kind() -> None:
-    for name in ("HashMismatch", "MissingGraph", "SignatureMismatch"):
+    for name in ("HashMismatch", "EngineStale", "MissingGraph", "SignatureMismatch"):
         assert issubclass(getattr(errors, name), errors.PackInvalid)
     assert issubclass(errors.PackInvalid, errors.PackError)
     assert issubclass(errors.PackNotFound, errors.PackError)

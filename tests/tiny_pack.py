@@ -311,6 +311,7 @@ class Recording:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.inputs, self.outputs, self.provider = session.inputs, session.outputs, session.provider
+        self.precision, self.warnings = session.precision, session.warnings
         self.feeds: list[dict[str, NDArray[Any]]] = []
 
     def run(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

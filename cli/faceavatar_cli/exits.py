@@ -22,7 +22,14 @@ EXITS: Mapping[int, tuple[str, tuple[str, ...]]] = {
     5: ("there is no such pack", ("pack_not_found",)),
     6: (
         "the pack is damaged or cannot do what was asked",
-        ("pack_error", "pack_invalid", "hash_mismatch", "missing_graph", "signature_mismatch"),
+        (
+            "pack_error",
+            "pack_invalid",
+            "hash_mismatch",
+            "missing_graph",
+            "signature_mismatch",
+            "engine_stale",
+        ),
     ),
     7: ("the execution provider cannot be used here", ("provider_unavailable",)),
     8: ("an optional package is not installed", ("missing_extra",)),

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from faceavatar.errors import (
+    EngineStale,
     FaceAvatarError,
     HashMismatch,
     ImageError,
@@ -34,6 +35,7 @@ __all__ = [
     "AvatarEngine",
     "AvatarRequest",
     "AvatarResult",
+    "EngineStale",
     "FaceAvatarError",
     "FaceInfo",
     "HashMismatch",

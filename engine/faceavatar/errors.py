@@ -9,6 +9,7 @@ FaceAvatarError                 error
  │  ├ PackNotFound              pack_not_found         no pack of that name or at that path
  │  └ PackInvalid               pack_invalid           the manifest cannot be used
  │     ├ HashMismatch           hash_mismatch          a file is not the one the manifest names
+ │     ├ EngineStale            engine_stale           a compiled engine is for another machine or graph
  │     ├ MissingGraph           missing_graph          a graph or its file is absent
  │     └ SignatureMismatch      signature_mismatch     a graph's inputs or outputs differ from the manifest
  ├ ProviderUnavailable          provider_unavailable   the execution provider is absent or fell back
@@ -24,6 +25,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "EngineStale",
     "FaceAvatarError",
     "HashMismatch",
     "ImageError",
@@ -109,6 +111,12 @@ class HashMismatch(PackInvalid):
     """A file of the pack does not have the sha256 that the manifest names."""
 
     code = "hash_mismatch"
+
+
+class EngineStale(PackInvalid):
+    """A compiled engine does not fit: another processor, driver or version, or made of another graph."""
+
+    code = "engine_stale"
 
 
 class MissingGraph(PackInvalid):

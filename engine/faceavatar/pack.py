@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from faceavatar.backends import Session, TensorSpec, open_session
+from faceavatar.backends import PRECISIONS, Bucket, Precision, Session, TensorSpec, open_session
 from faceavatar.errors import (
     HashMismatch,
     MissingGraph,
@@ -88,13 +88,21 @@ class Pack:
             has = ", ".join(self.manifest.graphs)
             raise MissingGraph(f"{self.name}: this pack has no {role} graph, only {has}") from None
 
-    def open(self, role: str, provider: str, threads: int | None = None) -> Session:
+    def open(
+        self,
+        role: str,
+        provider: str,
+        threads: int | None = None,
+        precision: Precision | None = None,
+        shapes: Sequence[Bucket] | None = None,
+    ) -> Session:
         """Open the graph of a role and hold it to its signature in the manifest.
 
         Raises MissingGraph, SignatureMismatch, and what backends.open_session raises.
         """
         graph = self.graph(role)
-        session = open_session(self.file(graph.file), provider, threads)
+        path, stored = self.file(graph.file), stored_precision(graph)
+        session = open_session(path, provider, threads, precision, shapes, stored)
         for side, stated, real in (
             ("input", graph.inputs, session.inputs),
             ("output", graph.outputs, session.outputs),
@@ -156,6 +164,11 @@ def verify(pack: Pack, provider: str = "cpu", threads: int | None = None) -> lis
         except PackError as error:
             problems.append(str(error))
     return problems
+
+
+def stored_precision(graph: Graph) -> Precision:
+    """What a graph's own nodes compute in; weights stored as int8 are widened to float32 before."""
+    return next((name for name in PRECISIONS if graph.precision.startswith(name)), "fp32")
 
 
 def _roots() -> list[Path]:

@@ -37,6 +37,7 @@ STATUSES: Mapping[int, tuple[str, ...]] = {
         "pack_invalid",
         "hash_mismatch",
         "signature_mismatch",
+        "engine_stale",
         "missing_extra",
         "numerical_error",
         "cannot_write",

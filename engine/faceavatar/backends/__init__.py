@@ -7,20 +7,37 @@ openvino are imported in this folder only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import cast
 
-from faceavatar.backends.session import Session, TensorSpec
+from faceavatar.backends.session import (
+    PRECISIONS,
+    Bucket,
+    Platform,
+    Precision,
+    Provider,
+    Session,
+    TensorSpec,
+)
 from faceavatar.backends.threads import physical_cores
 from faceavatar.errors import MissingExtra, ProviderUnavailable
 
 __all__ = [
+    "PRECISIONS",
+    "Bucket",
+    "Platform",
+    "Precision",
     "Session",
     "TensorSpec",
     "available_providers",
+    "compile_graph",
+    "open_engine",
     "open_session",
     "physical_cores",
+    "platform_of",
+    "provider_problem",
     "resolve_provider",
 ]
 
@@ -31,7 +48,7 @@ _PROVIDERS = {"cuda": "onnxruntime_cuda", "cpu": "onnxruntime_cpu", "openvino": 
 
 def available_providers() -> list[str]:
     """Names of the providers that can run here, the one of "auto" first: package and device are there."""
-    return [name for name in _PROVIDERS if _problem(name) is None]
+    return [name for name in _PROVIDERS if provider_problem(name) is None]
 
 
 def resolve_provider(provider: str) -> str:
@@ -46,7 +63,7 @@ def resolve_provider(provider: str) -> str:
             f"provider: got {provider!r}, expected auto or one of {', '.join(_PROVIDERS)}; "
             f"available here: {', '.join(available_providers())}"
         )
-    problem = _problem(provider)
+    problem = provider_problem(provider)
     if problem is not None:
         raise ProviderUnavailable(
             f"provider {provider!r} cannot be used: {problem}; "
@@ -55,22 +72,67 @@ def resolve_provider(provider: str) -> str:
     return provider
 
 
-def open_session(path: Path, provider: str, threads: int | None = None) -> Session:
-    """Open an ONNX file. threads: None takes one per physical core that this process may use.
+def open_session(
+    path: Path,
+    provider: str,
+    threads: int | None = None,
+    precision: Precision | None = None,
+    shapes: Sequence[Bucket] | None = None,
+    stored: Precision = "fp32",
+) -> Session:
+    """Open an ONNX file.
 
-    Raises ProviderUnavailable for an absent provider or one that gave way to another, and PackInvalid for a
-    file that the provider cannot read.
+    threads: None takes one per physical core that this process may use. precision: what to compute in, None
+    for what the graph's nodes say. shapes: what it will be run with, where that is known. stored: what the
+    graph's nodes say.
+    Raises ProviderUnavailable for an absent provider, one that gave way to another, or one without this
+    precision, and PackInvalid for a file that the provider cannot read.
     """
-    name = resolve_provider(provider)
-    module = import_module(f"faceavatar.backends.{_PROVIDERS[name]}")
-    opener: Callable[[Path, int], Session] = module.open_session
-    return opener(path, threads or physical_cores())
+    module = _module(resolve_provider(provider))
+    return module.open_session(path, threads or physical_cores(), precision, shapes, stored)
 
 
-def _problem(provider: str) -> str | None:
-    module = import_module(f"faceavatar.backends.{_PROVIDERS[provider]}")
+def platform_of(provider: str) -> Platform:
+    """The device, driver and versions that engines compiled now would be compiled for."""
+    return _module(resolve_provider(provider)).platform()
+
+
+def compile_graph(
+    path: Path,
+    target: Path,
+    provider: str,
+    threads: int | None = None,
+    precision: Precision | None = None,
+    shapes: Sequence[Bucket] | None = None,
+    stored: Precision = "fp32",
+) -> tuple[Path, ...]:
+    """Compile an ONNX file ahead of time into target's folder; gives the files written, first the main one.
+
+    Arguments and errors as open_session's.
+    """
+    module = _module(resolve_provider(provider))
+    return module.compile_graph(path, target, threads or physical_cores(), precision, shapes, stored)
+
+
+def open_engine(
+    files: Sequence[Path],
+    path: Path,
+    provider: str,
+    threads: int | None = None,
+    precision: Precision | None = None,
+) -> Session:
+    """Open what compile_graph wrote of the ONNX file at path. Raises as open_session, and EngineStale."""
+    module = _module(resolve_provider(provider))
+    return module.open_engine(files, path, threads or physical_cores(), precision)
+
+
+def provider_problem(provider: str) -> str | None:
+    """Why a provider of _PROVIDERS cannot be used here, with the command that cures it, or None."""
     try:
-        check: Callable[[], str | None] = module.problem
-        return check()
+        return _module(provider).problem()
     except MissingExtra as error:
         return str(error)
+
+
+def _module(provider: str) -> Provider:
+    return cast(Provider, import_module(f"faceavatar.backends.{_PROVIDERS[provider]}"))

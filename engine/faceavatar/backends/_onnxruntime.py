@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from faceavatar.backends.session import TensorSpec, first_line
+from faceavatar.backends.session import Precision, TensorSpec, first_line
 from faceavatar.errors import FaceAvatarError, PackInvalid, ProviderUnavailable
 
 _ERRORS_ONLY = 3  # warnings about constants folded or nodes placed are of no use to a caller
@@ -28,12 +28,20 @@ _DTYPES = {
 
 
 class OnnxRuntimeSession:
-    """A Session over onnxruntime.InferenceSession on one provider."""
+    """A Session over onnxruntime.InferenceSession on one provider, computing in `precision`."""
 
     def __init__(
-        self, path: Path, provider: str, execution_provider: str, options: dict[str, Any], threads: int
+        self,
+        path: Path,
+        provider: str,
+        execution_provider: str,
+        options: dict[str, Any],
+        threads: int,
+        precision: Precision = "fp32",
     ):
         self.provider = provider
+        self.precision: Precision = precision
+        self.warnings: tuple[str, ...] = ()
         self._file = path.name
         onnxruntime.disable_telemetry_events()  # on in its own wheels
         try:
@@ -57,6 +65,25 @@ class OnnxRuntimeSession:
         except Exception as error:
             raise FaceAvatarError(f"{self._file} failed on {self.provider}: {first_line(error)}") from error
         return {name: np.asarray(value) for name, value in zip(self.outputs, values, strict=True)}
+
+
+def stored_precision(path: Path, provider: str, asked: Precision | None, stored: Precision) -> Precision:
+    """What ONNX Runtime computes in: what the graph's own nodes say, and nothing else.
+
+    Raises ProviderUnavailable where something else was asked for.
+    """
+    if asked not in {None, stored}:
+        raise ProviderUnavailable(
+            f"{path.name}: got precision {asked!r}, but provider {provider!r} computes in what the graph is "
+            f"stored in, {stored}; export the pack with --precision {asked}"
+            + (", or use provider 'openvino', which computes fp32 graphs in bf16" if asked == "bf16" else "")
+        )
+    return stored
+
+
+def versions() -> dict[str, str]:
+    """What an engine of ONNX Runtime depends on."""
+    return {"onnxruntime": onnxruntime.__version__}
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:

@@ -1,4 +1,4 @@
-"""OpenVINO on the processor: reads the same ONNX files, in float32."""
+"""OpenVINO on the processor: reads the same ONNX files, and computes in float32 or bfloat16."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from faceavatar.backends.session import Session, TensorSpec, first_line
-from faceavatar.errors import FaceAvatarError, MissingExtra, PackInvalid
+from faceavatar.backends.processor import processor_name
+from faceavatar.backends.session import Bucket, Platform, Precision, Session, TensorSpec, first_line
+from faceavatar.errors import FaceAvatarError, MissingExtra, PackInvalid, ProviderUnavailable
+
+_HINTS: Mapping[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_CAPABILITIES: Mapping[Precision, str] = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16"}
 
 
 def problem() -> str | None:
@@ -22,9 +26,55 @@ def problem() -> str | None:
     return None
 
 
-def open_session(path: Path, threads: int) -> Session:
-    """Open an ONNX file in float32 on the processor."""
-    return OpenVinoSession(path, threads)
+def open_session(
+    path: Path,
+    threads: int,
+    precision: Precision | None = None,
+    shapes: Sequence[Bucket] | None = None,
+    stored: Precision = "fp32",
+) -> Session:
+    """Open an ONNX file on the processor."""
+    return OpenVinoSession(path, threads, _precision(path, precision, stored))
+
+
+def platform() -> Platform:
+    """This processor, and OpenVINO's build."""
+    import openvino
+
+    return Platform(processor_name(), versions={"openvino": openvino.get_version()})
+
+
+def compile_graph(
+    path: Path,
+    target: Path,
+    threads: int,
+    precision: Precision | None = None,
+    shapes: Sequence[Bucket] | None = None,
+    stored: Precision = "fp32",
+) -> tuple[Path, ...]:
+    raise ProviderUnavailable("provider 'openvino' compiles nothing yet")
+
+
+def open_engine(
+    files: Sequence[Path], path: Path, threads: int, precision: Precision | None = None
+) -> Session:
+    raise ProviderUnavailable("provider 'openvino' compiles nothing yet")
+
+
+def _precision(path: Path, asked: Precision | None, stored: Precision) -> Precision:
+    """What the processor will compute in. Raises ProviderUnavailable where it cannot do what was asked."""
+    import openvino
+
+    has = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    wanted = asked or stored
+    if wanted == "fp32" or _CAPABILITIES[wanted] in has:
+        return wanted
+    if wanted == stored:
+        return "fp32"  # half-precision graphs run everywhere: their weights are widened when they are loaded
+    raise ProviderUnavailable(
+        f"{path.name}: got precision {asked!r}, but openvino's processor has {', '.join(sorted(has))} only; "
+        "use precision='fp32', or a processor with AVX512_BF16 or AMX"
+    )
 
 
 class OpenVinoSession:
@@ -32,12 +82,13 @@ class OpenVinoSession:
 
     provider = "openvino"
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, precision: Precision = "fp32") -> None:
         import openvino
 
         self._file = path.name
+        self.warnings: tuple[str, ...] = ()
         config = {
-            "INFERENCE_PRECISION_HINT": "f32",  # the default is bf16 on processors that have it
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],  # its default is bf16 on processors that have it
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
         }
@@ -49,6 +100,7 @@ class OpenVinoSession:
             self._model = core.compile_model(_unpacked(model), "CPU", config)
         except Exception as error:  # RuntimeError and several classes of the bindings
             raise PackInvalid(f"{path.name}: openvino cannot open it: {first_line(error)}") from error
+        self.precision: Precision = _checked_precision(self._model, self._file, precision)
         self._request = self._model.create_infer_request()
         self._lock = Lock()
         self.inputs: Mapping[str, TensorSpec] = _specs(names[0], self._model.inputs)
@@ -80,6 +132,16 @@ def _unpacked(model: Any) -> Any:
     folding.register_pass(ConstantFolding())
     folding.run_passes(model)
     return model
+
+
+def _checked_precision(model: Any, file: str, asked: Precision) -> Precision:
+    """What the compiled model says of itself. Raises ProviderUnavailable where that is not what was asked."""
+    used = model.get_property("INFERENCE_PRECISION_HINT").to_string()
+    if used != _HINTS[asked]:
+        raise ProviderUnavailable(
+            f"{file}: asked openvino for {_HINTS[asked]}, it compiled for {used} in silence"
+        )
+    return asked
 
 
 def _specs(names: Sequence[str], ports: Sequence[Any]) -> Mapping[str, TensorSpec]:

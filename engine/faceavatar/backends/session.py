@@ -1,12 +1,20 @@
-"""What every execution provider offers: named inputs and outputs with their shapes, and run."""
+"""What every execution provider offers: named inputs and outputs with their shapes, a precision, and run.
+
+Provider is what its module offers in turn: whether it works here, opening a graph, compiling one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
 
 from numpy.typing import NDArray
+
+Precision = Literal["fp32", "bf16", "fp16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+Dimensions = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,37 @@ class TensorSpec:
         return f"{self.dtype}[{', '.join(str(side) for side in self.shape)}]"
 
 
+@dataclass(frozen=True)
+class Bucket:
+    """A range of shapes that a graph is compiled for: for each input by name the least, usual and greatest.
+
+    words: how it was asked for, such as "512x512x1..8".
+    """
+
+    words: str
+    least: Dimensions
+    usual: Dimensions
+    most: Dimensions
+
+    @property
+    def static(self) -> bool:
+        """Whether it holds one shape of each input only."""
+        return self.least == self.most
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What an engine compiled here is good for, as far as the provider asks.
+
+    device: the processor's or GPU's name and the features that count. driver: the GPU driver's version, ""
+    where there is none. versions: of the libraries that read the engine, by package name.
+    """
+
+    device: str
+    driver: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
 class Session(Protocol):
     """One opened graph; safe to run from several threads."""
 
@@ -41,8 +80,65 @@ class Session(Protocol):
     def provider(self) -> str:
         """The provider really in use, such as "cpu"."""
 
+    @property
+    def precision(self) -> Precision:
+        """What it really computes in, whatever was asked for."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences on what is otherwise than one may expect: nodes left to another provider, by share."""
+
     def run(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run the graph once. Raises FaceAvatarError when the provider fails, with its own words."""
+
+
+class Provider(Protocol):
+    """What each provider's module in this folder offers."""
+
+    def problem(self) -> str | None:
+        """Why it cannot be used here, with the command that cures it, or None. May raise MissingExtra."""
+
+    def open_session(
+        self,
+        path: Path,
+        threads: int,
+        precision: Precision | None = None,
+        shapes: Sequence[Bucket] | None = None,
+        stored: Precision = "fp32",
+    ) -> Session:
+        """Open an ONNX file.
+
+        precision: None as the graph is stored. shapes: what it will be run with, where that is known; hints,
+        never limits. stored: what the graph's own nodes compute in.
+        Raises ProviderUnavailable for a precision that the provider or the device does not have, and
+        PackInvalid for a file that it cannot read.
+        """
+
+    def platform(self) -> Platform:
+        """What engines compiled now would be compiled for."""
+
+    def compile_graph(
+        self,
+        path: Path,
+        target: Path,
+        threads: int,
+        precision: Precision | None = None,
+        shapes: Sequence[Bucket] | None = None,
+        stored: Precision = "fp32",
+    ) -> tuple[Path, ...]:
+        """Compile an ONNX file to the engine `target` (its suffix is the provider's to choose).
+
+        Gives the files written, in target's folder, the one to be opened first. Raises as open_session.
+        """
+
+    def open_engine(
+        self, files: Sequence[Path], path: Path, threads: int, precision: Precision | None = None
+    ) -> Session:
+        """Open what compile_graph wrote, in that order; path: the ONNX file that it was made of.
+
+        Hashes and platform were compared before. Raises EngineStale for an engine that is refused, and
+        ProviderUnavailable for one that gave way to another provider.
+        """
 
 
 def first_line(error: Exception) -> str:

@@ -16,6 +16,7 @@ class DDIM:
 
     init_noise_sigma = 1.0
     needs_noise = False
+    memory: tuple[FloatArray, ...] = ()
 
     def __init__(self, schedule: NoiseSchedule, num_inference_steps: int) -> None:
         self._schedule = schedule

@@ -33,6 +33,15 @@ class DPMSolverPP2M:
         self._x0s: list[FloatArray] = []
         self._following: int | None = None
 
+    @property
+    def memory(self) -> tuple[FloatArray, ...]:
+        """The clean latents predicted at the last steps, at most two."""
+        return tuple(self._x0s)
+
+    @memory.setter
+    def memory(self, kept: tuple[FloatArray, ...]) -> None:
+        self._x0s = list(kept)
+
     def add_noise(self, clean: FloatArray, noise: FloatArray, index: int) -> FloatArray:
         alpha, noise_level = alpha_and_noise(self._sigmas[index])
         return clean * np.float32(alpha) + noise * np.float32(noise_level)

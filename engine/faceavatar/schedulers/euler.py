@@ -15,6 +15,7 @@ class Euler:
     """x_next = x + (x - x0) / sigma (sigma_next - sigma)."""
 
     needs_noise = False
+    memory: tuple[FloatArray, ...] = ()
 
     def __init__(self, schedule: NoiseSchedule, num_inference_steps: int) -> None:
         self._prediction_type = schedule.prediction_type

@@ -24,6 +24,7 @@ class LCM:
 
     init_noise_sigma = 1.0
     needs_noise = True
+    memory: tuple[FloatArray, ...] = ()
 
     def __init__(self, schedule: NoiseSchedule, num_inference_steps: int) -> None:
         distilled = min(_DISTILLED_STEPS, schedule.num_train_timesteps)

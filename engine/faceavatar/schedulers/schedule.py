@@ -48,6 +48,14 @@ class Scheduler(Protocol):
     def needs_noise(self) -> bool:
         """Whether `step` draws noise at every step but the last."""
 
+    @property
+    def memory(self) -> tuple[FloatArray, ...]:
+        """What `step` keeps of earlier steps, oldest first: arrays of the latents' shape, at most 3."""
+
+    @memory.setter
+    def memory(self, kept: tuple[FloatArray, ...]) -> None:
+        """Puts others of the same number and meaning in their place."""
+
     def scale_model_input(self, latents: FloatArray, index: int) -> FloatArray:
         """Latents (B, C, h, w) float32 as the model wants to see them at step `index`."""
 

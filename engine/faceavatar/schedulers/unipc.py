@@ -21,6 +21,16 @@ class UniPC(DPMSolverPP2M):
         super().__init__(schedule, num_inference_steps)
         self._corrected: FloatArray | None = None
 
+    @property
+    def memory(self) -> tuple[FloatArray, ...]:
+        """The clean latents predicted at the last steps, at most two, and the latents as last corrected."""
+        return (*self._x0s, *([] if self._corrected is None else [self._corrected]))
+
+    @memory.setter
+    def memory(self, kept: tuple[FloatArray, ...]) -> None:
+        self._x0s = list(kept[:-1])
+        self._corrected = kept[-1] if kept else None
+
     def step(
         self, noise_pred: FloatArray, index: int, latents: FloatArray, noise: Noise | None = None
     ) -> FloatArray:

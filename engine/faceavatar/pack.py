@@ -95,6 +95,7 @@ class Pack:
         threads: int | None = None,
         precision: Precision | None = None,
         shapes: Sequence[Bucket] | None = None,
+        record: bool = False,
     ) -> Session:
         """Open the graph of a role and hold it to its signature in the manifest.
 
@@ -102,7 +103,7 @@ class Pack:
         """
         graph = self.graph(role)
         path, stored = self.file(graph.file), stored_precision(graph)
-        session = open_session(path, provider, threads, precision, shapes, stored)
+        session = open_session(path, provider, threads, precision, shapes, stored, record)
         for side, stated, real in (
             ("input", graph.inputs, session.inputs),
             ("output", graph.outputs, session.outputs),

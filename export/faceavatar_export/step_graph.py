@@ -1,8 +1,10 @@
-"""The step graph: one guidance step, from latents to the next latents, as one ONNX graph around a pack's UNet.
+"""The step graph: one guidance step, from latents to the next latents, as one ONNX graph around a pack's
+UNet.
 
-On a GPU latents then never leave the device. Guidance and the sampler's update are linear, so their coefficients
-are inputs, and one graph serves every scheduler, step count and guidance scale (faceavatar.device_loop feeds it).
-The weights are not stored again: the graph names the same file beside it as the UNet's own does.
+On a GPU latents then never leave the device. Guidance and the sampler's update are linear, so their
+coefficients are inputs, and one graph serves every scheduler, step count and guidance scale
+(faceavatar.device_loop feeds it). The weights are not stored again: the graph names the same file beside it
+as the UNet's own does.
 
     python -m faceavatar_export.step_graph PACK        adds it to a pack that was exported before
 """
@@ -31,13 +33,13 @@ _OLDEST_OPSET = 15  # the first whose Shape takes a part of the shape
 def write_step_graph(unet: Path, target: Path) -> None:
     """Write the step graph of a UNet's ONNX file to `target`, in the same folder.
 
-    Inputs, all float32: state (4, B, C, h, w), the latents and what the sampler keeps; input_scale and guidance
-    (H, B, 1, 1, 1), for each of the H halves what the latents are multiplied by before the net and what its
-    prediction counts; mix (4, 6, 1, 1, 1, 1), the sampler's step (see schedulers.linear.step_matrix); noise
-    (B, C, h, w); and the UNet's own but for `sample`, with H * B rows. Outputs: new_state as state, guided (B,
-    C, h, w), the combined prediction, and magnitude (), the sum of its absolute values, NaN or infinite where
-    one of them is.
-    Raises PackInvalid for a graph that is no UNet of a pack.
+    Inputs, all float32: state (4, B, C, h, w), the latents and what the sampler keeps; input_scale and
+    guidance (H, B, 1, 1, 1), for each of the H halves what the latents are multiplied by before the net and
+    what its prediction counts; mix (4, 6, 1, 1, 1, 1), the sampler's step (see
+    schedulers.linear.step_matrix); noise (B, C, h, w); and the UNet's own but for `sample`, with H * B
+    rows. Outputs: new_state as state, guided (B, C, h, w), the combined prediction, and magnitude (), the
+    sum of its absolute values, NaN or infinite where one of them is. Raises PackInvalid for a graph that is
+    no UNet of a pack.
     """
     if unet.parent.resolve() != target.parent.resolve():
         raise PackInvalid(f"{target}: a step graph lies beside its UNet {unet}, whose weights it shares")

@@ -15,6 +15,8 @@ from typing import cast
 from faceavatar.backends.session import (
     PRECISIONS,
     Bucket,
+    Buffers,
+    DeviceSession,
     Platform,
     Precision,
     Provider,
@@ -25,8 +27,11 @@ from faceavatar.backends.threads import physical_cores
 from faceavatar.errors import MissingExtra, ProviderUnavailable
 
 __all__ = [
+    "GPU_PROVIDERS",
     "PRECISIONS",
     "Bucket",
+    "Buffers",
+    "DeviceSession",
     "Platform",
     "Precision",
     "Session",
@@ -41,9 +46,17 @@ __all__ = [
     "resolve_provider",
 ]
 
-# The order in which "auto" chooses among those that work here: a GPU, then the processor. On the processor
-# openvino steps no faster than onnxruntime and takes twice as long to load (docs/decisions.md).
-_PROVIDERS = {"cuda": "onnxruntime_cuda", "cpu": "onnxruntime_cpu", "openvino": "openvino_cpu"}
+# The order in which "auto" chooses among those that work here: a GPU, then the processor. cuda goes before
+# TensorRT, which builds engines for minutes where none were compiled. On the processor openvino steps no
+# faster than onnxruntime and takes twice as long to load (docs/decisions.md).
+_PROVIDERS = {
+    "cuda": "onnxruntime_cuda",
+    "tensorrt-rtx": "tensorrt_rtx",
+    "tensorrt": "tensorrt",
+    "cpu": "onnxruntime_cpu",
+    "openvino": "openvino_cpu",
+}
+GPU_PROVIDERS = frozenset({"cuda", "tensorrt-rtx", "tensorrt"})
 
 
 def available_providers() -> list[str]:
@@ -79,17 +92,18 @@ def open_session(
     precision: Precision | None = None,
     shapes: Sequence[Bucket] | None = None,
     stored: Precision = "fp32",
+    record: bool = False,
 ) -> Session:
     """Open an ONNX file.
 
     threads: None takes one per physical core that this process may use. precision: what to compute in, None
     for what the graph's nodes say. shapes: what it will be run with, where that is known. stored: what the
-    graph's nodes say.
+    graph's nodes say. record: replay launches as CUDA graphs, see Provider.open_session.
     Raises ProviderUnavailable for an absent provider, one that gave way to another, or one without this
     precision, and PackInvalid for a file that the provider cannot read.
     """
     module = _module(resolve_provider(provider))
-    return module.open_session(path, threads or physical_cores(), precision, shapes, stored)
+    return module.open_session(path, threads or physical_cores(), precision, shapes, stored, record)
 
 
 def platform_of(provider: str) -> Platform:

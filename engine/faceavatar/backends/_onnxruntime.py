@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,33 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from faceavatar.backends.bound import PROCESSOR, Bound, BoundPool, DeviceMemory
+from faceavatar.backends.capture import CaptureIds
 from faceavatar.backends.session import Precision, TensorSpec, first_line
 from faceavatar.errors import FaceAvatarError, PackInvalid, ProviderUnavailable
 
 _ERRORS_ONLY = 3  # warnings about constants folded or nodes placed are of no use to a caller
+# Integers that say how large tensors are. ONNX Runtime computes them on the processor on purpose, where
+# they are read: not what a warning of nodes left to the processor means.
+_SHAPE_NODES = frozenset(
+    (
+        *(
+            "Add",
+            "And",
+            "Cast",
+            "Concat",
+            "ConstantOfShape",
+            "Div",
+            "Equal",
+            "Expand",
+            "Floor",
+            "Gather",
+            "Less",
+        ),
+        *("Max", "Min", "Mod", "Mul", "Neg", "Not", "Pow", "Range", "ReduceProd", "Reshape", "Shape", "Size"),
+        *("Slice", "Split", "Sqrt", "Squeeze", "Sub", "Unsqueeze", "Where"),
+    )
+)
 _DTYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -38,15 +63,28 @@ class OnnxRuntimeSession:
         options: dict[str, Any],
         threads: int,
         precision: Precision = "fp32",
+        devices: Sequence[Any] = (),
+        behind: Sequence[Any] = (),
+        memory: DeviceMemory = PROCESSOR,
+        recorded: bool = False,
     ):
+        """devices: a plugin's, in whose place execution_provider is only its name. behind: providers for what
+        it leaves. memory: where bind's buffers lie. recorded: bind's runs are recorded, as the options ask.
+        """
         self.provider = provider
         self.precision: Precision = precision
-        self.warnings: tuple[str, ...] = ()
         self._file = path.name
         onnxruntime.disable_telemetry_events()  # on in its own wheels
+        settings, providers = session_options(threads), [(execution_provider, options), *behind]
+        if devices:
+            settings.add_provider_for_devices(list(devices), options)
+            providers = []
+        if memory is not PROCESSOR:
+            settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         try:
+            # Left to itself it runs whatever a provider fails at on the processor, and prints a line.
             self._session = onnxruntime.InferenceSession(
-                str(path), session_options(threads), providers=[(execution_provider, options)]
+                str(path), settings, providers=providers or None, enable_fallback=0
             )
         except Exception as error:  # the bindings raise a dozen unrelated classes
             raise PackInvalid(f"{path.name}: {provider} cannot open it: {first_line(error)}") from error
@@ -58,6 +96,20 @@ class OnnxRuntimeSession:
             )
         self.inputs = _specs(self._session.get_inputs())
         self.outputs = _specs(self._session.get_outputs())
+        assigned = [] if memory is PROCESSOR else self._session.get_provider_graph_assignment_info()
+        self.warnings: tuple[str, ...] = nodes_left(
+            path.name,
+            execution_provider,
+            Counter((part.ep_name, node.op_type) for part in assigned for node in part.get_nodes()),
+        )
+        captures = CaptureIds() if recorded else None
+        self._pool = BoundPool(self._session, self._file, provider, memory, captures)
+
+    @contextmanager
+    def bind(self, shapes: Any) -> Iterator[Bound]:
+        """Buffers on the device for runs of these shapes (anything with ==), and runs on them; see Bound."""
+        with self._pool.lend(shapes) as bound:
+            yield bound
 
     def run(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         try:
@@ -65,6 +117,28 @@ class OnnxRuntimeSession:
         except Exception as error:
             raise FaceAvatarError(f"{self._file} failed on {self.provider}: {first_line(error)}") from error
         return {name: np.asarray(value) for name, value in zip(self.outputs, values, strict=True)}
+
+
+def nodes_left(file: str, provider: str, assigned: Mapping[tuple[str, str], int]) -> tuple[str, ...]:
+    """A sentence for each other provider that a provider left nodes to; arithmetic on shapes does not count.
+
+    assigned: how many nodes of (provider, operator).
+    """
+    total, said = sum(assigned.values()), []
+    for other in sorted({name for name, _ in assigned} - {provider}):
+        left = {
+            kind: count
+            for (name, kind), count in assigned.items()
+            if name == other and kind not in _SHAPE_NODES
+        }
+        if left:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(left.items()))
+            share = 100 * sum(left.values()) / total
+            count = sum(left.values())
+            said.append(
+                f"{file}: {provider} left {count} of {total} nodes ({share:.2g} %) to {other}: {kinds}"
+            )
+    return tuple(said)
 
 
 def stored_precision(path: Path, provider: str, asked: Precision | None, stored: Precision) -> Precision:

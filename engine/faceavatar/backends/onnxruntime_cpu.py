@@ -24,6 +24,7 @@ def open_session(
     precision: Precision | None = None,
     shapes: Sequence[Bucket] | None = None,
     stored: Precision = "fp32",
+    record: bool = False,
 ) -> Session:
     """Open an ONNX file on the processor; shapes make no difference here."""
     used = stored_precision(path, _NAME, precision, stored)

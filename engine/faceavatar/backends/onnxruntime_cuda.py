@@ -1,28 +1,30 @@
-"""ONNX Runtime on an NVIDIA GPU, through its CUDA execution provider."""
+"""ONNX Runtime on an NVIDIA GPU, through its CUDA provider: graphs run in what they are stored in."""
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 
 from faceavatar.backends._onnxruntime import OnnxRuntimeSession, stored_precision, versions
+from faceavatar.backends.bound import CUDA
+from faceavatar.backends.nvidia import NO_GPU, find_gpu
 from faceavatar.backends.session import Bucket, Platform, Precision, Session
-from faceavatar.errors import ProviderUnavailable
+from faceavatar.errors import PackInvalid, ProviderUnavailable
 
+NAME, PROVIDER = "cuda", "CUDAExecutionProvider"
 # TF32 keeps 10 bits of the mantissa: pictures would no longer agree with the processor's.
-_OPTIONS = {"device_id": "0", "use_tf32": "0"}
+OPTIONS: dict[str, Any] = {"device_id": "0", "use_tf32": "0"}
 
 
 def problem() -> str | None:
     """Why this provider cannot be used here, or None. Starts no session and takes no memory on the device."""
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+    if PROVIDER not in onnxruntime.get_available_providers():
         cure = "pip install 'faceavatar[cuda]', then what faceavatar doctor says"
         return f"the installed onnxruntime is built without CUDA: {cure}"
-    return None if _devices() else "no NVIDIA GPU or driver was found"
+    return None if find_gpu() else NO_GPU
 
 
 def open_session(
@@ -31,18 +33,40 @@ def open_session(
     precision: Precision | None = None,
     shapes: Sequence[Bucket] | None = None,
     stored: Precision = "fp32",
+    record: bool = False,
 ) -> Session:
-    """Open an ONNX file on GPU 0, in what it is stored in; shapes make no difference here."""
-    used = stored_precision(path, "cuda", precision, stored)
-    preload = getattr(onnxruntime, "preload_dlls", None)
-    if preload is not None:
-        preload()  # finds the CUDA and cuDNN libraries that pip installed as wheels
-    return OnnxRuntimeSession(path, "cuda", "CUDAExecutionProvider", _OPTIONS, threads, used)
+    """Open an ONNX file on GPU 0; shapes make no difference here.
+
+    A graph whose launches cannot be recorded (it has nodes on the processor) is opened without, and its
+    session says so in its warnings.
+    """
+    used = stored_precision(path, NAME, precision, stored)
+    preload()
+    if record:
+        try:
+            options = {**OPTIONS, "enable_cuda_graph": "1"}
+            return OnnxRuntimeSession(
+                path, NAME, PROVIDER, options, threads, used, memory=CUDA, recorded=True
+            )
+        except PackInvalid as error:
+            refused = f"{path.name}: its launches are not recorded as a CUDA graph: {error}"
+    session = OnnxRuntimeSession(path, NAME, PROVIDER, OPTIONS, threads, used, memory=CUDA)
+    if record:
+        session.warnings += (refused,)
+    return session
+
+
+def preload() -> None:
+    """Load the CUDA and cuDNN libraries that pip installed as wheels, where there are any."""
+    load = getattr(onnxruntime, "preload_dlls", None)
+    if load is not None:
+        load()
 
 
 def platform() -> Platform:
-    """GPU 0, and ONNX Runtime's version."""
-    return Platform("NVIDIA GPU 0", versions=versions())
+    """GPU 0 and its driver, and ONNX Runtime's version."""
+    gpu = find_gpu()
+    return Platform(str(gpu), "" if gpu is None else gpu.driver, versions())
 
 
 def compile_graph(
@@ -62,14 +86,3 @@ def open_engine(
 ) -> Session:
     """Raises ProviderUnavailable, as compile_graph does."""
     raise ProviderUnavailable("provider 'cuda' has no engines; use tensorrt-rtx or tensorrt")
-
-
-def _devices() -> int:
-    try:
-        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value

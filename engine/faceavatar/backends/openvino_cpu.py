@@ -32,6 +32,7 @@ def open_session(
     precision: Precision | None = None,
     shapes: Sequence[Bucket] | None = None,
     stored: Precision = "fp32",
+    record: bool = False,
 ) -> Session:
     """Open an ONNX file on the processor."""
     return OpenVinoSession(path, threads, _precision(path, precision, stored))

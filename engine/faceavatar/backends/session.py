@@ -6,10 +6,12 @@ Provider is what its module offers in turn: whether it works here, opening a gra
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
+import numpy as np
 from numpy.typing import NDArray
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -92,6 +94,33 @@ class Session(Protocol):
         """Run the graph once. Raises FaceAvatarError when the provider fails, with its own words."""
 
 
+class Buffers(Protocol):
+    """Named buffers on a session's device, which stay there from run to run. For one thread at a time."""
+
+    def upload(self, buffer: str, array: NDArray[Any]) -> None:
+        """Copy an array into a buffer; where it is of the same type and shape, at the same address."""
+
+    def reserve(self, buffer: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        """See that a buffer of this shape and type is there; what it holds is not said."""
+
+    def download(self, buffer: str) -> NDArray[Any]:
+        """A copy of what a buffer holds."""
+
+    def run(self, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
+        """Run the graph once; inputs and outputs: which buffer each of its tensors is. Waits for the end.
+
+        Raises FaceAvatarError when the provider fails, with its own words.
+        """
+
+
+@runtime_checkable
+class DeviceSession(Session, Protocol):
+    """A session whose inputs and outputs can stay on its device."""
+
+    def bind(self, shapes: Any) -> AbstractContextManager[Buffers]:
+        """Buffers for runs of these shapes (anything with ==), at the addresses of earlier such runs."""
+
+
 class Provider(Protocol):
     """What each provider's module in this folder offers."""
 
@@ -105,11 +134,13 @@ class Provider(Protocol):
         precision: Precision | None = None,
         shapes: Sequence[Bucket] | None = None,
         stored: Precision = "fp32",
+        record: bool = False,
     ) -> Session:
         """Open an ONNX file.
 
         precision: None as the graph is stored. shapes: what it will be run with, where that is known; hints,
-        never limits. stored: what the graph's own nodes compute in.
+        never limits. stored: what the graph's own nodes compute in. record: on a GPU, record the launches of
+        runs on bound buffers once and replay them (CUDA graphs); `run` is then not for this session.
         Raises ProviderUnavailable for a precision that the provider or the device does not have, and
         PackInvalid for a file that it cannot read.
         """

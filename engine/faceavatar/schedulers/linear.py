@@ -1,8 +1,8 @@
 """Each step as a matrix: what a graph on a device needs to walk the very path of the numpy sampler.
 
-All samplers here are linear in the latents, the prediction, fresh noise and what they keep of earlier steps. So
-their coefficients need not be derived a second time: the sampler itself is run on unit vectors, and what comes
-out are its coefficients.
+All samplers here are linear in the latents, the prediction, fresh noise and what they keep of earlier
+steps. So their coefficients need not be derived a second time: the sampler itself is run on unit vectors,
+and what comes out are its coefficients.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ TERMS = STATE + 2  # and behind them the guided prediction and fresh noise
 def step_matrix(scheduler: Scheduler, index: int) -> FloatArray:
     """Step `index` as a float32 matrix (STATE, TERMS); called for the steps of a run in their order.
 
-    New latents and memory (rows; unused ones are zero) of the latents, memory, prediction and noise (columns).
-    The scheduler is as far afterwards as if it had stepped.
+    New latents and memory (rows; unused ones are zero) of the latents, memory, prediction and noise
+    (columns). The scheduler is as far afterwards as if it had stepped.
     """
     # In float64, so that only the sampler's own constants are rounded, and the products of them are not.
     units = list(cast(FloatArray, np.eye(TERMS)))

@@ -9,6 +9,8 @@ import click
 
 from faceavatar_cli.exits import debug_option, epilog
 
+_PATH = click.Path(path_type=Path)
+
 
 class _Numbers(click.ParamType[tuple[int, ...]]):
     """Whole numbers in a range, separated by commas."""
@@ -45,8 +47,8 @@ class _Numbers(click.ParamType[tuple[int, ...]]):
     help="Of the cases in all: those that would not fit are skipped and named (15).",
 )
 @click.option("--quick", is_flag=True, help="A minute's version: fewer of everything.")
-@click.option("--json", "json_file", metavar="FILE", type=click.Path(path_type=Path), help="Write it all there.")
-@click.option("--plot", "folder", metavar="FOLDER", type=click.Path(path_type=Path), help="Draw PNGs there.")
+@click.option("--json", "json_file", metavar="FILE", type=_PATH, help="Write it all there.")
+@click.option("--plot", "folder", metavar="FOLDER", type=_PATH, help="Draw PNGs there.")
 @click.option("--history", is_flag=True, help="Show what changed since this machine's last run.")
 @debug_option
 def bench(

@@ -69,4 +69,3 @@ def _process(load: Mapping[str, Any], case: Case, second: bool) -> dict[str, flo
 def _there(value: float | None) -> float:
     assert value is not None
     return value
-

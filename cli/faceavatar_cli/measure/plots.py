@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ _COLORS = ("#1c6b61", "#c9a227", "#8a3b3b", "#34608c", "#8a8f98")
 
 
 def plot(report: Report, folder: Path) -> list[Path]:
-    """Writes roofline.png (where shares are known) and latency.png; gives their paths. Raises MissingExtra."""
+    """Writes latency.png and, with shares known, roofline.png; gives their paths. Raises MissingExtra."""
     try:
         import matplotlib
     except ImportError as error:
@@ -38,7 +39,9 @@ def _save(figure: Any, report: Report, path: Path) -> Path:
     import matplotlib.pyplot as plt
 
     precision = report.precisions["unet"]
-    figure.suptitle(f"{report.pack} {report.pack_version}, {report.provider} {precision}, {report.machine.processor}")
+    figure.suptitle(
+        f"{report.pack} {report.pack_version}, {report.provider} {precision}, {report.machine.processor}"
+    )
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return path
@@ -51,14 +54,16 @@ def _latency(report: Report, path: Path) -> Path:
     held = [one for one in report.cases if one.case.steps == base.steps]
     for color, side in zip(_COLORS, sorted({one.case.height for one in held}), strict=False):
         some = sorted((one for one in held if one.case.height == side), key=lambda one: one.case.batch)
-        batches.plot(*_xy([(one.case.batch, one.seconds) for one in some]), "o-", color=color, label=f"{side} px")
+        batches.plot(
+            *_xy([(one.case.batch, one.seconds) for one in some]), "o-", color=color, label=f"{side} px"
+        )
     for color, batch in zip(_COLORS, sorted({one.case.batch for one in held}), strict=False):
         some = sorted((one for one in held if one.case.batch == batch), key=lambda one: one.case.height)
         pixels = [(one.case.height * one.case.width / 1e6, one.seconds) for one in some]
         sizes.plot(*_xy(pixels), "o-", color=color, label=f"batch {batch}")
     same = [one for one in report.cases if (one.case.batch, one.case.height) == (base.batch, base.height)]
-    points = sorted((one.case.steps, one.seconds) for one in same)
-    steps.plot(*_xy(points), "o-", color=_COLORS[0])
+    counts = sorted((one.case.steps, one.seconds) for one in same)
+    steps.plot(*_xy(counts), "o-", color=_COLORS[0])
     for axes, words in ((batches, "pictures"), (sizes, "megapixels"), (steps, "steps")):
         axes.set_xlabel(words)
         axes.set_ylim(bottom=0)
@@ -80,7 +85,9 @@ def _roofline(report: Report, path: Path) -> Path:
     ):
         flops = [one.step_flops if role == "unet" else one.decode_flops for one in report.cases]
         shares = [report.share(value, role) or 0.0 for value in flops]
-        bars = axes.barh([index + shift for index in range(len(names))], shares, 0.38, color=color, label=words)
+        bars = axes.barh(
+            [index + shift for index in range(len(names))], shares, 0.38, color=color, label=words
+        )
         axes.bar_label(bars, [f"{share:.0%}" for share in shares], fontsize=8, padding=2)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.invert_yaxis()
@@ -90,5 +97,5 @@ def _roofline(report: Report, path: Path) -> Path:
     return _save(figure, report, path)
 
 
-def _xy(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
+def _xy(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [y for _, y in points]

@@ -14,6 +14,16 @@ from faceavatar_cli.measure.peak import peak_of
 from faceavatar_cli.measure.runs import Skipped, Timed, growth
 
 SCHEMA_VERSION = 1
+_COLUMNS = {
+    "s": 9,
+    "±": 6,
+    "a picture": 10,
+    "steps/s": 9,
+    "GFLOP/s": 9,
+    "share": 7,
+    "decode": 8,
+    "growth": 8,
+}
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,8 @@ def now() -> str:
 
 def table(report: Report) -> Iterator[str]:
     """The report in lines for people."""
-    yield f"{report.pack} {report.pack_version} on {report.provider}, {_precisions(report.precisions)}, {report.threads} threads"
+    how = f"{report.provider}, {_precisions(report.precisions)}, {report.threads} threads"
+    yield f"{report.pack} {report.pack_version} on {how}"
     yield str(report.machine)
     if report.load_before is not None and report.load_before > 0.5:
         yield f"the machine was busy before (load {report.load_before:.1f}): compare these numbers with care"
@@ -147,7 +158,7 @@ def _stages(timed: Timed) -> Iterator[str]:
 
 def _cases(report: Report) -> Iterator[str]:
     grown = growth(report.cases[0], report.cases[1:])
-    yield f"{'':32}{'s':>9}{'±':>6}{'a picture':>10}{'steps/s':>9}{'GFLOP/s':>9}{'share':>7}{'decode':>8}{'growth':>8}"
+    yield " " * 32 + "".join(f"{name:>{width}}" for name, width in _COLUMNS.items())
     for one in report.cases:
         share = report.share(one.step_flops, "unet")
         decode = report.share(one.decode_flops, "vae_decoder")

@@ -1,4 +1,4 @@
-"""What is drawn when a pack is measured: a photo, or an embedding for packs without face models; what it costs.
+"""What is drawn when a pack is measured, from a photo or an embedding, and how much work it is.
 
 Knows the manifest's shapes; holds no clock.
 """
@@ -37,7 +37,8 @@ class Case:
     steps: int
 
     def __str__(self) -> str:
-        return f"{self.width}x{self.height}, batch {self.batch}, {self.steps} steps"
+        steps = "1 step" if self.steps == 1 else f"{self.steps} steps"
+        return f"{self.width}x{self.height}, batch {self.batch}, {steps}"
 
 
 def example_photo() -> Path:
@@ -46,7 +47,7 @@ def example_photo() -> Path:
 
 
 def draw(engine: AvatarEngine, case: Case, number: int) -> AvatarResult:
-    """The case's pictures. `number` makes photo, prompt and seed new, so that no cache answers for a model."""
+    """The case's pictures. `number` makes photo, prompt and seed new: no cache answers for a model."""
     color = f"{_COLORS[number % len(_COLORS)]} {number}" if number >= len(_COLORS) else _COLORS[number]
     request = AvatarRequest(
         image=_photo(number),
@@ -120,7 +121,10 @@ def _counted(path: Path, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> flo
 def _count(pack: Pack, role: str, batch: int, cells: tuple[int, int]) -> float:
     graph = pack.graph(role)
     shapes = {name: tensor.shape for name, tensor in graph.inputs.items()}
-    bound = {name: bind(shape, batch, cells, pack.manifest.latents.downsample, name) for name, shape in shapes.items()}
+    bound = {
+        name: bind(shape, batch, cells, pack.manifest.latents.downsample, name)
+        for name, shape in shapes.items()
+    }
     return _counted(pack.file(graph.file), tuple(bound.items()))
 
 

@@ -1,4 +1,4 @@
-"""How much arithmetic a graph is, for benchmarks: its convolutions and matrix products counted, one run of it.
+"""How much arithmetic one run of a graph is, for benchmarks: its convolutions and matrix products, counted.
 
 Read with OpenVINO, whose shape inference goes through what exporters leave open (sizes computed in the graph)
 and which maps the weights and does not load them. Counts the graph as it is written, not what an engine makes
@@ -8,7 +8,7 @@ of it: a fused or padded kernel is still the same work.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -32,15 +32,20 @@ def count_flops(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> float:
         model = openvino.Core().read_model(str(path))
         model.reshape({name: list(shape) for name, shape in shapes.items()})
         operators = model.get_ordered_ops()
-        return float(sum(_FLOPS[kind](op) for op in operators if (kind := op.get_type_name()) in _FLOPS))
+        kinds = [(op, op.get_type_name()) for op in operators]
+        return float(sum(_FLOPS[kind](op) for op, kind in kinds if kind in _FLOPS))
     except Exception as error:  # RuntimeError and several classes of the bindings
         raise PackInvalid(f"{path.name}: its operations cannot be counted: {first_line(error)}") from error
+
+
+def _size(shape: Iterable[int]) -> int:
+    return math.prod(int(side) for side in shape)
 
 
 def _matmul(op: Any) -> int:
     shape = list(op.input_value(0).get_shape())
     inner = shape[-2] if op.get_attributes()["transpose_a"] and len(shape) > 1 else shape[-1]
-    return 2 * math.prod(op.output(0).get_shape()) * int(inner)
+    return 2 * _size(op.output(0).get_shape()) * int(inner)
 
 
 def _einsum(op: Any) -> int:
@@ -56,19 +61,19 @@ def _convolution(op: Any) -> int:
     """The kernel is (out, in, ...), or (groups, out, in, ...): what each output value is summed over."""
     kernel = list(op.input_value(1).get_shape())
     grouped = op.get_type_name().startswith("Group")
-    return 2 * math.prod(op.output(0).get_shape()) * math.prod(kernel[2 if grouped else 1 :])
+    return 2 * _size(op.output(0).get_shape()) * _size(kernel[2 if grouped else 1 :])
 
 
 def _transposed_convolution(op: Any) -> int:
     kernel = list(op.input_value(1).get_shape())
     grouped = op.get_type_name().startswith("Group")
-    return 2 * math.prod(op.input_value(0).get_shape()) * math.prod(kernel[2 if grouped else 1 :])
+    return 2 * _size(op.input_value(0).get_shape()) * _size(kernel[2 if grouped else 1 :])
 
 
 def _attention(op: Any) -> int:
     """Scores, then their weighted sum of the values."""
     query, key, value = (list(op.input_value(place).get_shape()) for place in range(3))
-    scores = math.prod(query[:-1]) * int(key[-2])
+    scores = _size(query[:-1]) * int(key[-2])
     return 2 * scores * (int(query[-1]) + int(value[-1]))
 
 

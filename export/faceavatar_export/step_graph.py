@@ -1,5 +1,4 @@
-"""The step graph: one guidance step, from latents to the next latents, as one ONNX graph around a pack's
-UNet.
+"""The step graph: one guidance step, from latents to the next latents, as one graph around a pack's UNet.
 
 On a GPU latents then never leave the device. Guidance and the sampler's update are linear, so their
 coefficients are inputs, and one graph serves every scheduler, step count and guidance scale
@@ -14,6 +13,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -136,7 +136,7 @@ def _around(predicted: str) -> tuple[list[NodeProto], list[NodeProto], list[Tens
     }
     named = {name: _PREFIX + name for name in constants}
 
-    def node(kind: str, inputs: list[str], output: str, **attributes: int) -> NodeProto:
+    def node(kind: str, inputs: list[str], output: str, **attributes: Any) -> NodeProto:
         return helper.make_node(kind, inputs, [output], name=f"{_PREFIX}{kind}_{output}", **attributes)
 
     before = [

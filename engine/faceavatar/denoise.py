@@ -5,8 +5,9 @@ Knows guidance and noise. Does not know where text and face vectors come from, n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from faceavatar.schedulers import Scheduler
 from faceavatar.unet import UNet
 
 Floats = NDArray[np.float32]
+Part = Literal["latents", "before", "prediction"]
 
 
 @dataclass(frozen=True)
@@ -70,20 +72,47 @@ class Guidance:
         away = (negative - empty) / np.float32(self.built_in)
         return np.asarray(empty + away + ratio * (wanted - negative), np.float32)
 
+    def weights(self, halves: int, pictures: int) -> Floats:
+        """What each half counts in each picture's prediction, (halves, pictures, 1, 1, 1).
+
+        It is linear in the predictions: what `combine` makes of unit vectors are its weights.
+        """
+        units = np.eye(halves, dtype=np.float32)
+        made = self.combine([np.broadcast_to(unit, (pictures, 1, 1, halves)) for unit in units])
+        return np.ascontiguousarray(made.transpose(3, 0, 1, 2)[..., None])
+
 
 @dataclass(frozen=True)
 class Denoised:
     """After step `index` (0-based) of `total`: latents (B, C, h, w), and the guided prediction behind them.
 
     `before` are the latents that the net saw, scaled for it: with `prediction` they tell the clean picture.
+    read: gives one of the three; where they lie on a device, only until the next step is asked for.
     """
 
     index: int
     total: int
     timestep: float
-    latents: Floats
-    before: Floats
-    prediction: Floats
+    read: Callable[[Part], Floats] = field(repr=False)
+
+    @property
+    def latents(self) -> Floats:
+        """(B, C, h, w), not scaled."""
+        return self.read("latents")
+
+    @property
+    def before(self) -> Floats:
+        """(B, C, h, w), as the net saw them."""
+        return self.read("before")
+
+    @property
+    def prediction(self) -> Floats:
+        """(B, C, h, w), guided."""
+        return self.read("prediction")
+
+    def of(self, rows: slice) -> Denoised:
+        """The same step of some of the pictures."""
+        return replace(self, read=lambda part: self.read(part)[rows])
 
 
 class Noise:
@@ -118,7 +147,7 @@ def denoise(
     Without no_text in the conditions the conditional half runs alone; else all halves run as one batch.
     Raises NumericalError, with the step, for NaN or infinite predictions.
     """
-    feeds = _batched(conditions, len(latents))
+    feeds = batched(conditions, len(latents))
     halves = len(feeds["encoder_hidden_states"]) // len(latents)
     if clean is None:
         latents = latents * np.float32(scheduler.init_noise_sigma)
@@ -133,10 +162,11 @@ def denoise(
         if not np.isfinite(prediction).all():
             raise NumericalError("unet", index)
         latents = scheduler.step(prediction, index, latents, noise)
-        yield Denoised(index - start, total - start, float(timestep), latents, before, prediction)
+        made: dict[Part, Floats] = {"latents": latents, "before": before, "prediction": prediction}
+        yield Denoised(index - start, total - start, float(timestep), made.__getitem__)
 
 
-def _batched(conditions: Conditions, batch: int) -> dict[str, Floats]:
+def batched(conditions: Conditions, batch: int) -> dict[str, Floats]:
     """The net's inputs for every half, (halves * B, ...): the empty, the negative, the wanted one."""
     others = [text for text in (conditions.empty_text, conditions.no_text) if text is not None]
     halves: dict[str, Sequence[Floats]] = {"encoder_hidden_states": [*others, conditions.text]}

@@ -303,9 +303,7 @@ class AvatarEngine:
                     self._step(
                         drawing, replace(part, index=index, total=total), at, seconds_left, shared, previews
                     )
-                    for drawing, part, at in zip(
-                        drawings, (_part(step, row) for row in rows), parts, strict=True
-                    )
+                    for drawing, part, at in zip(drawings, map(step.of, rows), parts, strict=True)
                 )
 
     def _draw(
@@ -427,13 +425,6 @@ def _rows(batches: Sequence[int]) -> Iterator[slice]:
     for batch in batches:
         yield slice(start, start + batch)
         start += batch
-
-
-def _part(step: Denoised, rows: slice) -> Denoised:
-    """A step of some of the pictures."""
-    return replace(
-        step, latents=step.latents[rows], before=step.before[rows], prediction=step.prediction[rows]
-    )
 
 
 def _check_precision(pack: Pack, provider: str, precision: str | None) -> None:

@@ -26,17 +26,24 @@ ROLES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "image_encoder": (("pixel_values",), ("image_embeds",)),
     "face_projection": (("face_embeds",), ("face_tokens",)),
     "unet": (("sample", "timestep", "encoder_hidden_states"), ("noise_pred",)),
+    # unet with guidance and the sampler's update around it, for loops that stay on a device.
+    "unet_step": (
+        ("state", "input_scale", "guidance", "mix", "noise", "timestep", "encoder_hidden_states"),
+        ("new_state", "guided", "magnitude"),
+    ),
     "vae_decoder": (("latents",), ("image",)),
     "vae_encoder": (("image",), ("latents",)),
 }  # and matting, whose input and output have the names that the part `matting` gives
 # What some graphs of a role take besides: pairs come together or not at all.
+_UNET_INPUTS = (
+    frozenset({"face_tokens", "face_scale"}),
+    frozenset({"text_embeds", "time_ids"}),
+    frozenset({"timestep_cond"}),
+    frozenset({"control_image", "controlnet_scale"}),
+)
 FURTHER_INPUTS: Mapping[str, tuple[frozenset[str], ...]] = {
-    "unet": (
-        frozenset({"face_tokens", "face_scale"}),
-        frozenset({"text_embeds", "time_ids"}),
-        frozenset({"timestep_cond"}),
-        frozenset({"control_image", "controlnet_scale"}),
-    ),
+    "unet": _UNET_INPUTS,
+    "unet_step": _UNET_INPUTS,
     "face_projection": (frozenset({"image_embeds"}),),
 }
 REQUIRED_ROLES = frozenset({"text_encoder", "unet", "vae_decoder"})
@@ -286,8 +293,25 @@ def read_manifest(path: Path) -> Manifest:
         place = ".".join(str(part) for part in first["loc"])
         raise PackInvalid(f"{path}: {place + ': ' if place else ''}{first['msg']}") from error
     _check_roles(manifest)
+    _check_step_graph(manifest)
     _check_matting(manifest)
     return manifest
+
+
+def _check_step_graph(manifest: Manifest) -> None:
+    """It takes what the UNet takes, but for the latents."""
+    step, unet = manifest.graphs.get("unet_step"), manifest.graphs["unet"]
+    if step is None:
+        return
+    own = set(step.inputs) - set(ROLES["unet_step"][0])
+    missing = set(unet.inputs) - set(ROLES["unet"][0]) - own
+    further = own - set(unet.inputs)
+    if missing or further:
+        raise SignatureMismatch(
+            f"{manifest.name}: unet_step: inputs are {', '.join(step.inputs)}, expected unet's, no sample "
+            f"({', '.join(sorted(missing | further))} differ); "
+            "write it again: python -m faceavatar_export.step_graph PACK"
+        )
 
 
 def _check_matting(manifest: Manifest) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from faceavatar.backends import Session
+from faceavatar.backends import DeviceSession, Session
 
 
 @dataclass
@@ -30,13 +31,18 @@ class UNet:
         inputs, float32: encoder_hidden_states (B, N, D), and where it has them face_tokens (B, M, D),
         face_scale (1,) (0 leaves the face out, 1 is as trained), text_embeds (B, P), time_ids (B, 6).
         """
-        steps = np.full(len(sample), timestep)
-        if self.session.inputs["timestep"].dtype.startswith("int"):
-            steps = np.rint(steps)
-        return self.session.run(
-            {
-                "sample": sample,
-                "timestep": steps.astype(self.session.inputs["timestep"].dtype),
-                **conditions,
-            }
-        )["noise_pred"]
+        steps = timesteps_for(self.session, timestep, len(sample))
+        return self.session.run({"sample": sample, "timestep": steps, **conditions})["noise_pred"]
+
+
+@dataclass
+class StepUNet:
+    """The net with guidance and the sampler's update in one graph; faceavatar.device_loop feeds it."""
+
+    session: DeviceSession
+
+
+def timesteps_for(session: Session, timestep: float, rows: int) -> NDArray[Any]:
+    """(rows,) of one timestep, in the type that the graph takes."""
+    dtype = session.inputs["timestep"].dtype
+    return np.full(rows, np.rint(timestep) if dtype.startswith("int") else timestep).astype(dtype)

@@ -46,6 +46,7 @@ FURTHER_INPUTS: Mapping[str, tuple[frozenset[str], ...]] = {
     "unet_step": _UNET_INPUTS,
     "face_projection": (frozenset({"image_embeds"}),),
 }
+FUSED_PROVIDERS = frozenset({"cpu", "cuda"})  # ONNX Runtime's own; the others compile the plain graph
 REQUIRED_ROLES = frozenset({"text_encoder", "unet", "vae_decoder"})
 
 Sides = Annotated[int, Field(gt=0)]
@@ -71,10 +72,17 @@ class Tensor(Part):
 
 
 class Graph(Part):
+    """fused: the same graph with ONNX Runtime's own attention operator, sharing the weights' file."""
+
     file: str
+    fused: str | None = None
     precision: str = "fp32"
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
+
+    def file_for(self, provider: str) -> str:
+        """The file that a provider runs best."""
+        return self.fused if self.fused is not None and provider in FUSED_PROVIDERS else self.file
 
 
 class Text(Part):
@@ -231,6 +239,7 @@ class Manifest(Part):
     @model_validator(mode="after")
     def _named_files_are_listed(self) -> Self:
         named = [graph.file for graph in self.graphs.values()]
+        named += [graph.fused for graph in self.graphs.values() if graph.fused is not None]
         if self.face is not None and self.face.detector is not None:
             named.append(self.face.detector.file)
         if self.face is not None and isinstance(self.face.encoder, Recogniser):

@@ -97,13 +97,13 @@ class Pack:
         shapes: Sequence[Bucket] | None = None,
         record: bool = False,
     ) -> Session:
-        """Open the graph of a role and hold it to its signature in the manifest.
+        """Open the graph of a role, as its provider runs it best, and hold it to the manifest's signature.
 
         Raises MissingGraph, SignatureMismatch, and what backends.open_session raises.
         """
         graph = self.graph(role)
-        path, stored = self.file(graph.file), stored_precision(graph)
-        session = open_session(path, provider, threads, precision, shapes, stored, record)
+        file, stored = graph.file_for(provider), stored_precision(graph)
+        session = open_session(self.file(file), provider, threads, precision, shapes, stored, record)
         for side, stated, real in (
             ("input", graph.inputs, session.inputs),
             ("output", graph.outputs, session.outputs),
@@ -111,7 +111,7 @@ class Pack:
             wanted = {name: TensorSpec(tensor.dtype, tensor.shape) for name, tensor in stated.items()}
             problem = _difference(side, wanted, real)
             if problem is not None:
-                raise SignatureMismatch(f"{self.name}: {role} ({graph.file}): {problem}; export it again")
+                raise SignatureMismatch(f"{self.name}: {role} ({file}): {problem}; export it again")
         return session
 
 

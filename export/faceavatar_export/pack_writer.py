@@ -39,17 +39,20 @@ def write_manifest(
     graphs: Mapping[str, tuple[str, str]],
     files: Mapping[str, Provenance],
     tail: Mapping[str, object],
+    fused: Mapping[str, str] | None = None,
 ) -> None:
     """Writes FOLDER/pack.json.
 
     `head` holds name, version, family, description; `graphs` maps a role to (file, precision); `files` names
     every file of the pack; `tail` holds text, scheduler, latents, sizes, face, matting, defaults and what
-    else the pack declares.
+    else the pack declares. `fused` maps some roles to their second file, with ONNX Runtime's operators.
     """
-    described: dict[str, object] = {}
+    described: dict[str, dict[str, object]] = {}
     for role, (file, precision) in graphs.items():
         inputs, outputs = signature(folder / file)
         described[role] = {"file": file, "precision": precision, "inputs": inputs, "outputs": outputs}
+    for role, file in (fused or {}).items():
+        described[role]["fused"] = file
     manifest = {
         "schema_version": SCHEMA_VERSION,
         **head,

@@ -35,6 +35,7 @@ from faceavatar_export.diffusion.instantid import SCALE, check_parts, with_contr
 from faceavatar_export.diffusion.options import Options
 from faceavatar_export.diffusion.pack_of import CROPS, PACKAGES, write_pack
 from faceavatar_export.diffusion.proof import (
+    FUSED_PROVIDER,
     Case,
     Face,
     compare,
@@ -54,6 +55,7 @@ from faceavatar_export.face_models import (
     open_face_models,
 )
 from faceavatar_export.face_models import prove as prove_face_models
+from faceavatar_export.fuse import FUSED_ROLES, UNPROVABLE, write_fused
 from faceavatar_export.graphs import BF16_OPSET, OPSET, export_graph, store_weights_as_int8
 
 PARITY = "parity.json"
@@ -184,7 +186,19 @@ def _write_graphs(
         error = graph_error(plan, path, proof_provider(options.precision))
         say(f"{plan.role}: {error:.2g} away from torch")
         reports[plan.role] = {"precision": plan.precision, "relative_error": error}
+        if plan.role in FUSED_ROLES and plan.precision != UNPROVABLE:
+            reports[plan.role] |= _write_fused(plan, path, say)
     return reports
+
+
+def _write_fused(plan: GraphPlan, path: Path, say: Say) -> dict[str, Any]:
+    """The graph's second skeleton, held to the same torch module; nothing where it has no attention."""
+    fused = write_fused(path)
+    if fused is None:
+        return {}
+    error = graph_error(plan, fused, FUSED_PROVIDER)
+    say(f"{plan.role}, fused: {error:.2g} away from torch")
+    return {"fused": fused.name, "fused_error": error}
 
 
 def _export(plan: GraphPlan, path: Path) -> None:

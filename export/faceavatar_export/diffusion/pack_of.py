@@ -58,6 +58,7 @@ def write_pack(
         {role: (f"{role}.onnx", report["precision"]) for role, report in graphs.items()},
         files,
         _tail(options, checkpoint, adapter, image_encoder, faces, sampling, graphs),
+        {role: report["fused"] for role, report in graphs.items() if "fused" in report},
     )
 
 

@@ -21,7 +21,7 @@ from faceavatar_export.diffusion.export import (
 )
 from faceavatar_export.diffusion.graphs_of import graph_plans
 from faceavatar_export.diffusion.options import Options
-from faceavatar_export.diffusion.proof import graph_error, proof_provider
+from faceavatar_export.diffusion.proof import FUSED_PROVIDER, graph_error, proof_provider
 
 
 def prove_again(options: Options, say: Say) -> dict[str, Any]:
@@ -43,10 +43,14 @@ def prove_again(options: Options, say: Say) -> dict[str, Any]:
     checkpoint = open_parts(options, folder)
     graphs: dict[str, dict[str, Any]] = {}
     for plan in graph_plans(checkpoint, adapter, image_encoder, options.precision, options.vae_encoder):
-        path, provider = pack.file(pack.graph(plan.role).file), proof_provider(options.precision)
-        error = graph_error(plan, path, provider)
+        graph, provider = pack.graph(plan.role), proof_provider(options.precision)
+        error = graph_error(plan, pack.file(graph.file), provider)
         say(f"{plan.role}: {error:.2g} away from torch")
         graphs[plan.role] = {"precision": plan.precision, "relative_error": error}
+        if graph.fused is not None:
+            error = graph_error(plan, pack.file(graph.fused), FUSED_PROVIDER)
+            say(f"{plan.role}, fused: {error:.2g} away from torch")
+            graphs[plan.role] |= {"fused": graph.fused, "fused_error": error}
     del checkpoint, image_encoder
     return prove(options, pack.folder, graphs, references, say)
 

@@ -140,8 +140,8 @@ def _untransposed(name: str, nodes: Nodes) -> str:
         return name
     inner = nodes.maker(turned.input[0], "Reshape")
     if outer is not None and inner is not None and _perm(turned) == [0, 2, 1]:
-        return inner.input[0]
-    return turned.input[0] if outer is None and _perm(turned) == [0, 1, 3, 2] else name
+        return str(inner.input[0])
+    return str(turned.input[0]) if outer is None and _perm(turned) == [0, 1, 3, 2] else name
 
 
 def _split(name: str, nodes: Nodes) -> tuple[str, int] | None:

@@ -7,12 +7,14 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import checkpoints
 import face_pack
 import numpy as np
+import onnx
 import pytest
 import tiny_pack
 
@@ -34,6 +36,7 @@ from faceavatar_export.diffusion.proof import (
     make_face,
     reference_pictures,
 )
+from faceavatar_export.fuse import fuse_pack
 
 # The libraries' own deprecations while they export; what matters is measured.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -100,6 +103,31 @@ def test_sd15_with_faceid_draws_what_diffusers_draws(sd_faceid: tuple[Path, Path
     assert json.loads((pack / "parity.json").read_text()) == report
     assert set(report["graphs"]) == {"text_encoder", "face_projection", "unet", "vae_decoder"}
     assert verify(Pack.load(pack)) == []
+
+
+def test_every_attention_of_a_unet_and_a_decoder_is_fused_and_proved(
+    sd_faceid: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    pack, _, report = sd_faceid
+    fused = {role: graph["fused_error"] for role, graph in report["graphs"].items() if "fused" in graph}
+    assert set(fused) == {"unet", "vae_decoder"}
+    assert max(fused.values()) < 1e-5
+    assert "Softmax" not in {node.op_type for node in onnx.load(pack / "unet.ort.onnx").graph.node}
+
+    wanted = json.loads((pack / "pack.json").read_text())
+    older = Path(shutil.copytree(pack, tmp_path / "older"))  # a pack from before there were fused graphs
+    for role in fused:
+        (older / f"{role}.ort.onnx").unlink()
+        tiny_pack.change_manifest(older, partial(_forget, role))
+    added = fuse_pack(older)
+    assert {one.role for one in added} == set(fused)
+    assert max(one.error for one in added) < 1e-5
+    assert json.loads((older / "pack.json").read_text()) == wanted
+    assert fuse_pack(older) == []
+
+
+def _forget(role: str, manifest: dict[str, Any]) -> None:
+    del manifest["files"][manifest["graphs"][role].pop("fused")]
 
 
 def test_sdxl_with_plusv2_draws_what_diffusers_draws(xl_plus_v2: tuple[Path, Path, dict[str, Any]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,11 @@ from faceavatar import AvatarEngine
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One core for each of several test processes: engines that all take every core starve one another."""
+    """One core for each of several test processes: engines that all take every core starve one another.
+
+    The tests' hashes go where the tests' other files go, and those of this user are not believed.
+    """
+    os.environ["FACEAVATAR_CACHE"] = os.path.join(tempfile.gettempdir(), f"faceavatar-tests-{os.getuid()}")
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is not None and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))

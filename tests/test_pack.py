@@ -110,7 +110,7 @@ def test_a_graph_with_other_inputs_than_stated_is_refused(folder: Path) -> None:
     onnx.save(model, folder / "vae_decoder.onnx")
     rehash(folder, "vae_decoder.onnx")
     with pytest.raises(SignatureMismatch, match=r"vae_decoder .* inputs are z, expected latents"):
-        AvatarEngine.load(folder, provider="cpu")
+        AvatarEngine.load(folder, provider="cpu").wait_until_open()
 
 
 def test_a_role_with_other_inputs_than_the_engine_feeds_is_refused(folder: Path) -> None:

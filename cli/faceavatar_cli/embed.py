@@ -46,16 +46,16 @@ def embed(
     PHOTO is a path, an http(s) URL, a data URI, or - for standard input. The file that is written takes the
     photo's place: faceavatar generate WHO.faceid. It is for packs with the same face encoder.
     """
-    from faceavatar.backends import resolve_provider
     from faceavatar.identity import Identity, open_reference
     from faceavatar.look import FaceReader
+    from faceavatar.opening import Opening
     from faceavatar.pack import Pack, find_pack
     from faceavatar.stopwatch import Stopwatch
     from faceavatar_cli.order import place_order
 
     _check(out, force)
     source = place_order(photo, example, None, pack, {}).request.image
-    reader = FaceReader.load(Pack.load(find_pack(pack)), resolve_provider(provider), threads)
+    reader = FaceReader.load(Opening.of(Pack.load(find_pack(pack)), provider, threads))
     reader.must_see()
     reference = open_reference(source)
     if isinstance(reference, Identity):

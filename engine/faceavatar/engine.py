@@ -6,7 +6,7 @@ Knows the order of the stages and what passes between them; each stage is a room
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from threading import Lock
@@ -16,15 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceavatar.adapter import FaceAdapter
-from faceavatar.backends import resolve_provider
 from faceavatar.conditions import join_conditions, join_guidance, make_conditions
 from faceavatar.denoise import Conditions, Denoised, Floats, Noise, denoise
-from faceavatar.errors import InvalidRequest, ProviderUnavailable
+from faceavatar.errors import InvalidRequest
 from faceavatar.identity import Identity, open_reference
 from faceavatar.image import ImageSource, fit_to, load_image, to_nchw, to_uint8
 from faceavatar.likeness import Kept, candidates, rounds
-from faceavatar.look import Embedder, FaceReader, Look
+from faceavatar.look import FACE_ROLES, Embedder, FaceReader, Look
 from faceavatar.matting import CutOut
+from faceavatar.opening import Later, Opening
 from faceavatar.pack import Pack, find_pack
 from faceavatar.plan import Plan, make_plan, with_face, with_landmarks
 from faceavatar.request import AvatarRequest, check_color
@@ -40,8 +40,7 @@ from faceavatar.vae import VaeDecoder, VaeEncoder
 Picture = NDArray[np.uint8]
 Points = NDArray[np.floating]
 SMALL_FACE = 48  # pixels between which little of a face can be told
-CPU_PROVIDERS = frozenset({"cpu", "openvino"})
-_LAZY_ROLES = frozenset({"matting", "vae_encoder"})
+_LAZY_ROLES = frozenset({"matting", "vae_encoder", "vae_decoder", "unet_step"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,16 +82,17 @@ class AvatarEngine:
     pack: the Pack. provider: the execution provider in use, such as "cpu".
     """
 
-    def __init__(self, pack: Pack, provider: str, threads: int | None = None) -> None:
-        manifest = pack.manifest
-        self.pack, self.provider, self._threads = pack, provider, threads
+    def __init__(self, opening: Opening) -> None:
+        pack, manifest = opening.pack, opening.pack.manifest
+        self.pack, self.provider, self._opening = pack, opening.provider, opening
         self._schedule = NoiseSchedule.from_manifest(manifest.scheduler)
-        eager = [role for role in manifest.graphs if role not in _LAZY_ROLES]
+        eager = sorted({*manifest.graphs} - _LAZY_ROLES, key=lambda role: role != "unet")  # the longest first
         with ThreadPoolExecutor() as pool:  # opening a graph is optimising it, outside Python's lock
-            opened = {role: pool.submit(pack.open, role, provider, threads) for role in eager}
+            opened = {role: pool.submit(opening.open, role) for role in eager}
             tokenizer = pool.submit(open_tokenizer, pack.file(manifest.text.tokenizer))
+            seeing = {role: opened[role].result() for role in FACE_ROLES if role in opened}
+            self.faces = FaceReader(pack, seeing, opening.provider, opening.threads)
             sessions = {role: future.result() for role, future in opened.items()}
-        self.faces = FaceReader(pack, sessions, provider, threads)
         first = TextEncoder(sessions["text_encoder"], tokenizer.result(), manifest.text)
         second = sessions.get("text_encoder_2")
         pad = manifest.text.pad_token_id_2
@@ -102,7 +102,9 @@ class AvatarEngine:
             manifest.text.zeros_when_unset,
         )
         self.unet = UNet(sessions["unet"])
-        self.vae = VaeDecoder(sessions["vae_decoder"], manifest.latents)
+        # The steps come first: whoever draws at once does not wait for what their end needs.
+        self._decoder = Later(lambda: opening.open("vae_decoder"))
+        self.vae = VaeDecoder(self._decoder, manifest.latents)
         self._cutters: dict[str, CutOut] = {}
         self._encoder: VaeEncoder | None = None
         self._lazy_lock = Lock()
@@ -113,22 +115,35 @@ class AvatarEngine:
         pack: str | os.PathLike[str] = "toon",
         provider: str = "auto",
         threads: int | None = None,
-        precision: str | None = None,
+        precision: str | Mapping[str, str] | None = None,
+        engines: str | os.PathLike[str] | None = None,
+        check_hashes: bool = True,
     ) -> AvatarEngine:
         """Open a pack by its name or folder.
 
-        provider: "auto" takes a GPU where one works, else "cpu"; "cpu", "openvino", "cuda" take that one or
-        raise ProviderUnavailable. threads: 1 or more; None takes one for each physical core.
-        precision: "fp16" says that half-precision graphs are meant to run on a processor, which emulates
-        them slowly; else they are refused there.
-        Raises InvalidRequest (threads, precision), PackNotFound, PackInvalid and its kin.
+        provider: "auto" takes a GPU where one works, else what is faster on the processor for the pack's
+        size; a name takes that one or raises ProviderUnavailable; `engine.provider` says which. threads: 1 or
+        more; None takes one for each physical core. precision: None computes in what each graph is stored in;
+        "fp32", "bf16", "fp16" for the nets that nearly all time goes into, or a mapping from roles to these.
+        A provider that cannot do that refuses it. fp16 graphs on a processor must be asked for, since it
+        only emulates them. engines: None takes the compiled engines in the pack where there are some, a
+        folder those in it (faceavatar compile --into), "ignore" the plain graphs, with a warning in results.
+        check_hashes: hold files to their sha256; those hashed before and untouched since are not read again.
+        The decoder goes on opening in the background; see wait_until_open.
+        Raises InvalidRequest (threads, precision, engines), PackNotFound, PackInvalid and its kin.
         """
-        if threads is not None and (type(threads) is not int or threads < 1):
-            raise InvalidRequest("threads", threads, "a whole number from 1, or None for each physical core")
-        opened = Pack.load(find_pack(pack))
-        used = resolve_provider(provider)
-        _check_precision(opened, used, precision)
-        return cls(opened, used, threads)
+        loaded = Pack.load(find_pack(pack), check_hashes)
+        return cls(Opening.of(loaded, provider, threads, precision, engines, check_hashes))
+
+    def wait_until_open(self) -> AvatarEngine:
+        """Returns once nothing is being opened any more. Raises what load raises, of what load left to do."""
+        self._decoder.wait()
+        return self
+
+    @property
+    def precisions(self) -> Mapping[str, str]:
+        """What the nets that are open really compute in, by role."""
+        return self._opening.precisions
 
     def generate(
         self,
@@ -286,7 +301,7 @@ class AvatarEngine:
         with clock.measure("encode"):
             with self._lazy_lock:
                 if self._encoder is None:
-                    session = self.pack.open("vae_encoder", self.provider, self._threads)
+                    session = self._opening.open("vae_encoder")
                     self._encoder = VaeEncoder(session, self.pack.manifest.latents)
             return self._encoder.encode(to_nchw(fit_to(photo, *plan.drawn_size, "cover"), 127.5, 127.5))
 
@@ -388,8 +403,10 @@ class AvatarEngine:
         """The cut-out stage with the pack's net or the one for photos, opened when it is first asked for."""
         with self._lazy_lock:
             if net not in self._cutters:
-                pack = self.pack if net == "pack" else None
-                self._cutters[net] = CutOut.open(pack, self.provider, self._threads)
+                photos, opening = net == "photo", self._opening
+                self._cutters[net] = (
+                    CutOut.for_photos(opening.provider, opening.threads) if photos else CutOut.of(opening)
+                )
             return self._cutters[net]
 
     def _result(self, prepared: Prepared, kept: Kept, images: tuple[Picture, ...]) -> AvatarResult:
@@ -401,7 +418,7 @@ class AvatarEngine:
             seeds=tuple(kept.seeds),
             timings=prepared.clock.timings(),
             face=face,
-            warnings=(*_warnings(plan, face), *kept.warnings()),
+            warnings=(*self._opening.warnings, *_warnings(plan, face), *kept.warnings()),
             request=request,
             pack=manifest.name,
             pack_version=manifest.version,
@@ -425,27 +442,6 @@ def _rows(batches: Sequence[int]) -> Iterator[slice]:
     for batch in batches:
         yield slice(start, start + batch)
         start += batch
-
-
-def _check_precision(pack: Pack, provider: str, precision: str | None) -> None:
-    """Half-precision graphs on a processor must be asked for: it runs them, slower than full precision.
-
-    bfloat16 ones ONNX Runtime's CPU provider cannot run at all.
-    """
-    if precision not in {None, "fp16"}:
-        raise InvalidRequest("precision", precision, '"fp16", to run half-precision graphs on a processor')
-    brains = [role for role, graph in pack.manifest.graphs.items() if graph.precision == "bf16"]
-    if brains and provider == "cpu":
-        raise ProviderUnavailable(
-            f"{pack.name}: {', '.join(brains)} are bf16 graphs, which provider 'cpu' has no kernels for; "
-            "use openvino or cuda, or export the pack in fp32"
-        )
-    halves = [role for role, graph in pack.manifest.graphs.items() if graph.precision == "fp16"]
-    if halves and provider in CPU_PROVIDERS and precision != "fp16":
-        raise ProviderUnavailable(
-            f"{pack.name}: {', '.join(halves)} are fp16 graphs, which provider {provider!r} only emulates, "
-            'slowly; use a GPU, export the pack in fp32, or insist with precision="fp16"'
-        )
 
 
 def _warnings(plan: Plan, face: FaceInfo | None) -> tuple[str, ...]:

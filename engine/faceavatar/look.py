@@ -22,6 +22,7 @@ from faceavatar.face.detect import Detection, Face, FaceDetector
 from faceavatar.face.embed import FaceEmbedder
 from faceavatar.identity import Identity, Place, encoder_of, image_encoder_of
 from faceavatar.manifest import FaceEncoder
+from faceavatar.opening import Opening
 from faceavatar.pack import Pack
 from faceavatar.result import FaceInfo
 from faceavatar.stopwatch import Stopwatch
@@ -90,10 +91,11 @@ class FaceReader:
             self.image_encoder = FaceImageEncoder(sessions["image_encoder"], face.image_encoder)
 
     @classmethod
-    def load(cls, pack: Pack, provider: str, threads: int | None = None) -> FaceReader:
-        """The face models alone, for those who draw nothing. provider: a resolved one, not "auto"."""
-        roles = [role for role in FACE_ROLES if role in pack.manifest.graphs]
-        return cls(pack, {role: pack.open(role, provider, threads) for role in roles}, provider, threads)
+    def load(cls, opening: Opening) -> FaceReader:
+        """The face models alone, for those who draw nothing."""
+        roles = [role for role in FACE_ROLES if role in opening.pack.manifest.graphs]
+        sessions = {role: opening.open(role) for role in roles}
+        return cls(opening.pack, sessions, opening.provider, opening.threads)
 
     def must_see(self) -> None:
         """Raises MissingGraph where the pack cannot look at a photo by itself."""

@@ -6,7 +6,6 @@ signature. Does not know what the graphs compute or in which order they run.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from faceavatar.errors import (
     SignatureMismatch,
 )
 from faceavatar.manifest import Graph, Manifest, read_manifest
+from faceavatar.stamps import sha256, stamped_sha256
 
 EMBEDDED = Path(__file__).parent / "packs"
 SEARCH_VARIABLE = "FACEAVATAR_PACKS"
@@ -40,6 +40,8 @@ class Pack:
     def load(cls, folder: Path, check_hashes: bool = True) -> Pack:
         """Read and check the pack in a folder; opens no graph.
 
+        check_hashes: hold every file to its sha256. One that was hashed before and has not been touched since
+        (stamps.py) is not read again; `verify` reads all.
         Raises PackNotFound without a pack.json, PackInvalid for a manifest that cannot be used, MissingGraph
         for an absent file and HashMismatch for a changed one.
         """
@@ -52,7 +54,7 @@ class Pack:
             if not pack.file(name).is_file():
                 raise MissingGraph(f"{pack.name}: the file {name} is missing from {folder}; install it again")
         if check_hashes:
-            problems = pack.changed_files()
+            problems = pack.changed_files(stamps=True)
             if problems:
                 raise HashMismatch(f"{pack.name}: {problems[0]}; install the pack again")
         return pack
@@ -68,11 +70,14 @@ class Pack:
             raise PackInvalid(f"{self.name}: the file {name!r} lies outside the pack's folder {self.folder}")
         return path
 
-    def changed_files(self) -> list[str]:
-        """One line for each file whose sha256 is not the manifest's."""
-        names = list(self.manifest.files)
+    def changed_files(self, stamps: bool = False) -> list[str]:
+        """One line for each file whose sha256 is not the manifest's.
+
+        stamps: files that are as they were when they were hashed last are not read again.
+        """
+        names, digest = list(self.manifest.files), stamped_sha256 if stamps else sha256
         with ThreadPoolExecutor() as pool:
-            found = pool.map(lambda name: _sha256(self.file(name)), names)
+            found = pool.map(lambda name: digest(self.file(name)), names)
         wanted = [self.manifest.files[name].sha256 for name in names]
         return [
             f"the file {name} has sha256 {got}, expected {want}"
@@ -101,9 +106,19 @@ class Pack:
 
         Raises MissingGraph, SignatureMismatch, and what backends.open_session raises.
         """
+        path, stored = self.file(self.sources(role, provider)[0]), stored_precision(self.graph(role))
+        return self.held(role, open_session(path, provider, threads, precision, shapes, stored, record))
+
+    def sources(self, role: str, provider: str) -> list[str]:
+        """The names of the files that a provider runs a role from: the graph, then its weights beside it."""
         graph = self.graph(role)
-        file, stored = graph.file_for(provider), stored_precision(graph)
-        session = open_session(self.file(file), provider, threads, precision, shapes, stored, record)
+        own, shared = f"{graph.file}.data", f"{self.graph('unet').file}.data"
+        weights = shared if role == "unet_step" and own not in self.manifest.files else own
+        return [graph.file_for(provider), *([weights] if weights in self.manifest.files else [])]
+
+    def held(self, role: str, session: Session) -> Session:
+        """The session, once it has the role's signature. Raises SignatureMismatch."""
+        graph = self.graph(role)
         for side, stated, real in (
             ("input", graph.inputs, session.inputs),
             ("output", graph.outputs, session.outputs),
@@ -111,7 +126,7 @@ class Pack:
             wanted = {name: TensorSpec(tensor.dtype, tensor.shape) for name, tensor in stated.items()}
             problem = _difference(side, wanted, real)
             if problem is not None:
-                raise SignatureMismatch(f"{self.name}: {role} ({file}): {problem}; export it again")
+                raise SignatureMismatch(f"{self.name}: {role} ({graph.file}): {problem}; export it again")
         return session
 
 
@@ -179,11 +194,6 @@ def _roots() -> list[Path]:
 
 def _folders() -> list[Path]:
     return [path.parent for root in _roots() for path in sorted(root.glob(f"*/{MANIFEST}"))]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _difference(side: str, wanted: Mapping[str, TensorSpec], real: Mapping[str, TensorSpec]) -> str | None:

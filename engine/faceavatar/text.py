@@ -64,14 +64,7 @@ class TextEncoder:
 
         The empty text is one window. max_length 77 leaves 75 tokens of content to a window.
         """
-        settings = self._settings
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        room = settings.max_length - 2
-        rows = []
-        for start in range(0, max(len(ids), 1), room):
-            row = [settings.bos_token_id, *ids[start : start + room], settings.eos_token_id]
-            rows.append(row + [self._pad] * (settings.max_length - len(row)))
-        return np.array(rows, np.int64)
+        return windows_of(text, self._tokenizer, self._settings, self._pad)
 
     def encode(self, *texts: str) -> list[NDArray[np.float32]]:
         """Hidden states (1, windows * max_length, D) float32 of each text, all equally long.
@@ -103,6 +96,17 @@ class TextEncoder:
         if not all(np.isfinite(states).all() for states in outputs.values()):
             raise NumericalError("text_encoder")
         return outputs
+
+
+def windows_of(text: str, tokenizer: Tokenizer, settings: Text, pad: int) -> NDArray[np.int64]:
+    """As TextEncoder.windows, without an encoder."""
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    room = settings.max_length - 2
+    rows = []
+    for start in range(0, max(len(ids), 1), room):
+        row = [settings.bos_token_id, *ids[start : start + room], settings.eos_token_id]
+        rows.append(row + [pad] * (settings.max_length - len(row)))
+    return np.array(rows, np.int64)
 
 
 class TextEncoders:

@@ -19,6 +19,7 @@ from faceavatar.matting.composite import over, straight
 from faceavatar.matting.edges import refine
 from faceavatar.matting.foreground import estimate_foreground
 from faceavatar.matting.net import Matter
+from faceavatar.opening import Opening
 from faceavatar.pack import Pack
 
 Bytes = NDArray[np.uint8]
@@ -42,11 +43,20 @@ class CutOut:
 
         Raises what Pack.open and backends.open_session raise.
         """
-        settings = None if pack is None else pack.manifest.matting
-        if pack is None or settings is None:
-            session = open_session(SELFIE, provider, threads)
-            return cls(Matter(session, SELFIE_SETTINGS), SELFIE.stem)
-        return cls(Matter(pack.open("matting", provider, threads), settings), pack.name)
+        return cls.of(Opening.of(pack, provider, threads)) if pack else cls.for_photos(provider, threads)
+
+    @classmethod
+    def of(cls, opening: Opening) -> CutOut:
+        """As open, with a pack that is opened already. Raises what Opening.open raises."""
+        settings = opening.pack.manifest.matting
+        if settings is None:
+            return cls.for_photos(opening.provider, opening.threads)
+        return cls(Matter(opening.open("matting"), settings), opening.pack.name)
+
+    @classmethod
+    def for_photos(cls, provider: str, threads: int | None = None) -> CutOut:
+        """With the selfie segmentation. Raises what backends.open_session raises."""
+        return cls(Matter(open_session(SELFIE, provider, threads), SELFIE_SETTINGS), SELFIE.stem)
 
     def alphas(self, images: Sequence[Bytes]) -> list[Floats]:
         """Alpha (H, W) float32 0..1 of each uint8 RGB (H, W, 3) picture, at its own edges.

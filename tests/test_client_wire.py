@@ -51,6 +51,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("code", sorted(STATUS_OF))
 def test_every_code_of_the_server_becomes_an_error_of_its_kind(code: str) -> None:
     data = {"message": "words", "field": "batch", "got": 9, "allowed": "1..8", "stage": "unet", "step": 2}
+    data |= {"needed": 2, "budget": 1, "what": "unet", "seconds": 3.0}
     error = error_of(code, data | {"extra": "queue", "package": "celery"}, STATUS_OF[code])
     expected = ENGINE.get(code, SERVICE.get(code))
     if expected is None:
@@ -66,6 +67,9 @@ def test_every_code_of_the_server_becomes_an_error_of_its_kind(code: str) -> Non
         InvalidRequest("height", 100, "a whole number 256..1536"),
         MissingExtra("queue", "celery"),
         NumericalError("unet", 3),
+        errors.OverBudget("batch", "8 of 512x512", "2 of 512x512", 3_000_000_000, 2_000_000_000),
+        errors.OutOfMemory("unet.onnx failed on cpu", None),
+        errors.DeadlineExceeded("vae_decoder", 1.5, None),
         errors.NoFaceFound("no face in photo.jpg"),
         errors.MissingGraph("toon: no matting"),
     ],

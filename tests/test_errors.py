@@ -14,6 +14,9 @@ SAMPLES: list[errors.FaceAvatarError] = [
     errors.InvalidRequest("height", 100, "a whole number 256..1536"),
     errors.MissingExtra("openvino", "openvino"),
     errors.NumericalError("unet", 3),
+    errors.OverBudget("batch", "8 of 1024x1024", "5 of 1024x1024", 6_000_000_000, 4_000_000_000),
+    errors.OutOfMemory("unet.onnx on cpu: bad allocation", 5_000_000_000),
+    errors.DeadlineExceeded("unet", 2.5, 7),
     errors.NoFaceFound("no face in photo.jpg"),
 ]
 
@@ -69,3 +72,13 @@ def test_a_missing_extra_says_which_command_cures_it() -> None:
 def test_a_numerical_error_says_where_it_happened() -> None:
     assert str(SAMPLES[2]).startswith("unet gave NaN or infinite values at step 3, expected finite ones")
     assert "at step" not in str(errors.NumericalError("vae_decoder"))
+
+
+def test_what_does_not_fit_says_how_much_there_is_and_what_would() -> None:
+    told = str(SAMPLES[3])
+    assert told.startswith("batch: got '8 of 1024x1024', allowed 5 of 1024x1024")
+    assert told.endswith("it would take 6.00 GB where memory_budget is 4.00 GB")
+
+
+def test_what_came_too_late_says_where_it_was_stopped() -> None:
+    assert str(SAMPLES[5]).startswith("not done after 2.5 s: stopped before unet at step 7")

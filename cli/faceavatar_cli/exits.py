@@ -47,6 +47,8 @@ EXITS: Mapping[int, tuple[str, tuple[str, ...]]] = {
             *("unreadable_body", "body_too_large", "body_too_slow", "unsupported_media_type"),
         ),
     ),
+    13: ("it does not fit in memory", ("over_budget", "out_of_memory")),
+    14: ("it was not done in the time that --timeout gives", ("timeout",)),
     70: ("a fault of faceavatar itself", ("internal",)),
     130: ("stopped with Ctrl-C", ("interrupted",)),
 }

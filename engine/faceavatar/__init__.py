@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from faceavatar.errors import (
+    DeadlineExceeded,
     EngineStale,
     FaceAvatarError,
     HashMismatch,
@@ -15,6 +16,8 @@ from faceavatar.errors import (
     MissingGraph,
     NoFaceFound,
     NumericalError,
+    OutOfMemory,
+    OverBudget,
     PackError,
     PackInvalid,
     PackNotFound,
@@ -35,6 +38,7 @@ __all__ = [
     "AvatarEngine",
     "AvatarRequest",
     "AvatarResult",
+    "DeadlineExceeded",
     "EngineStale",
     "FaceAvatarError",
     "FaceInfo",
@@ -46,6 +50,8 @@ __all__ = [
     "MissingGraph",
     "NoFaceFound",
     "NumericalError",
+    "OutOfMemory",
+    "OverBudget",
     "PackError",
     "PackInvalid",
     "PackNotFound",

@@ -7,27 +7,40 @@ from collections.abc import Callable, Hashable
 from threading import Lock
 from typing import Generic, TypeVar
 
+from faceavatar.watch import Rerun, current, with_reruns
+
 Value = TypeVar("Value")
 
 
 class Cache(Generic[Value]):
-    """Keeps the `size` values used last."""
+    """Keeps the `size` values used last, and what had to be computed again for each, for later results too."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._values: OrderedDict[Hashable, Value] = OrderedDict()
+        self._values: OrderedDict[Hashable, tuple[Value, tuple[Rerun, ...]]] = OrderedDict()
         self._lock = Lock()
 
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """The value of a key, made on first use. Two threads may both make one; the same is kept for both."""
+        kept = self._find(key)
+        if kept is None:
+            kept = self._keep(key, with_reruns(make))
+        value, reruns = kept
+        for rerun in reruns:
+            current().note(rerun)
+        return value
+
+    def _find(self, key: Hashable) -> tuple[Value, tuple[Rerun, ...]] | None:
         with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-                return self._values[key]
-        made = make()
+            if key not in self._values:
+                return None
+            self._values.move_to_end(key)
+            return self._values[key]
+
+    def _keep(self, key: Hashable, made: tuple[Value, tuple[Rerun, ...]]) -> tuple[Value, tuple[Rerun, ...]]:
         with self._lock:
-            value = self._values.setdefault(key, made)
+            kept = self._values.setdefault(key, made)
             self._values.move_to_end(key)
             while len(self._values) > self._size:
                 self._values.popitem(last=False)
-        return value
+        return kept

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from faceavatar.errors import NumericalError
 from faceavatar.schedulers import Scheduler
 from faceavatar.unet import UNet
+from faceavatar.watch import at_step
 
 Floats = NDArray[np.float32]
 Part = Literal["latents", "before", "prediction"]
@@ -145,7 +146,7 @@ def denoise(
 
     clean: latents (B, C, h, w) of pictures to begin with, noised as they would be before step `start`.
     Without no_text in the conditions the conditional half runs alone; else all halves run as one batch.
-    Raises NumericalError, with the step, for NaN or infinite predictions.
+    Raises NumericalError, with the step, for NaN or infinite predictions and latents.
     """
     feeds = batched(conditions, len(latents))
     halves = len(feeds["encoder_hidden_states"]) // len(latents)
@@ -157,11 +158,14 @@ def denoise(
     for index, timestep in enumerate(scheduler.timesteps[start:], start):
         before = scheduler.scale_model_input(latents, index)
         batch = np.concatenate([before] * halves)
-        predictions = unet(batch, float(timestep), feeds)
+        with at_step(index):
+            predictions = unet(batch, float(timestep), feeds)
         prediction = guidance.combine(np.split(predictions, halves))
         if not np.isfinite(prediction).all():
             raise NumericalError("unet", index)
         latents = scheduler.step(prediction, index, latents, noise)
+        if not np.isfinite(latents).all():
+            raise NumericalError("scheduler", index)
         made: dict[Part, Floats] = {"latents": latents, "before": before, "prediction": prediction}
         yield Denoised(index - start, total - start, float(timestep), made.__getitem__)
 

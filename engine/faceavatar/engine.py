@@ -6,9 +6,9 @@ Knows the order of the stages and what passes between them; each stage is a room
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Literal
 
@@ -27,8 +27,9 @@ from faceavatar.matting import CutOut
 from faceavatar.opening import Later, Opening
 from faceavatar.pack import Pack, find_pack
 from faceavatar.plan import Plan, make_plan, with_face, with_landmarks
+from faceavatar.remarks import remarks
 from faceavatar.request import AvatarRequest, check_color
-from faceavatar.result import AvatarResult, FaceInfo, Step
+from faceavatar.result import AvatarResult, Step
 from faceavatar.schedulers import NoiseSchedule
 from faceavatar.schedulers.schedule import predict_x0
 from faceavatar.sizes import bring_to
@@ -36,10 +37,11 @@ from faceavatar.stopwatch import Stopwatch
 from faceavatar.text import TextEncoder, TextEncoders, open_tokenizer
 from faceavatar.unet import UNet
 from faceavatar.vae import VaeDecoder, VaeEncoder
+from faceavatar.watch import Rerun, Watch, current, told
 
 Picture = NDArray[np.uint8]
 Points = NDArray[np.floating]
-SMALL_FACE = 48  # pixels between which little of a face can be told
+Check = Callable[[], object]
 _LAZY_ROLES = frozenset({"matting", "vae_encoder", "vae_decoder", "unet_step"})
 
 
@@ -48,7 +50,8 @@ class Prepared:
     """A request whose photo was looked at and whose words were read: only its pictures are still to be drawn.
 
     Prepared requests of one engine with equal `key` can be drawn together. `plan` and `look` say what was
-    settled and seen; `clean` are the photo's own latents (1, C, h, w) where they are to begin with.
+    settled and seen; `clean` are the photo's own latents (1, C, h, w) where they are to begin with; `reruns`
+    tells what had to be computed in fp32.
     """
 
     plan: Plan
@@ -56,6 +59,7 @@ class Prepared:
     conditions: Conditions
     clock: Stopwatch
     clean: Floats | None = None
+    reruns: tuple[Rerun, ...] = ()
 
     @property
     def pictures(self) -> int:
@@ -88,7 +92,7 @@ class AvatarEngine:
         self._schedule = NoiseSchedule.from_manifest(manifest.scheduler)
         eager = sorted({*manifest.graphs} - _LAZY_ROLES, key=lambda role: role != "unet")  # the longest first
         with ThreadPoolExecutor() as pool:  # opening a graph is optimising it, outside Python's lock
-            opened = {role: pool.submit(opening.open, role) for role in eager}
+            opened = {role: pool.submit(opening.guarded, role) for role in eager}
             tokenizer = pool.submit(open_tokenizer, pack.file(manifest.text.tokenizer))
             seeing = {role: opened[role].result() for role in FACE_ROLES if role in opened}
             self.faces = FaceReader(pack, seeing, opening.provider, opening.threads)
@@ -103,7 +107,7 @@ class AvatarEngine:
         )
         self.unet = UNet(sessions["unet"])
         # The steps come first: whoever draws at once does not wait for what their end needs.
-        self._decoder = Later(lambda: opening.open("vae_decoder"))
+        self._decoder = Later(lambda: opening.guarded("vae_decoder"))
         self.vae = VaeDecoder(self._decoder, manifest.latents)
         self._cutters: dict[str, CutOut] = {}
         self._encoder: VaeEncoder | None = None
@@ -152,6 +156,8 @@ class AvatarEngine:
         face_embeds: Floats | None = None,
         face_crop: Picture | None = None,
         face_landmarks: Points | None = None,
+        timeout: float | None = None,
+        check: Check | None = None,
     ) -> AvatarResult:
         """Make the avatars of a request.
 
@@ -159,13 +165,15 @@ class AvatarEngine:
         or (1, E) in place of the photo's own; the photo is not looked at then, and a pack whose adapter sees
         the face as well wants face_crop, the aligned face as uint8 RGB (S, S, 3), beside it. face_landmarks:
         for packs with a ControlNet, the five points (5, 2) of the face to be drawn, in pixels of the picture
-        asked for, in place of the photo's own; needed beside face_embeds.
-        Raises InvalidRequest, ImageError, NoFaceFound, NumericalError.
+        asked for, in place of the photo's own; needed beside face_embeds. timeout: seconds that it may take
+        in all. check: called before each step, picture and stage; what it raises ends the work.
+        Raises InvalidRequest, ImageError, NoFaceFound, NumericalError, OutOfMemory, DeadlineExceeded.
         """
-        (result,) = self.generate_together(
-            [self.prepare(request, latents, face_embeds, face_crop, face_landmarks)]
-        )
-        return result
+        watch = Watch(timeout, check)
+        plan = self._plan(request, latents, face_embeds, face_crop, face_landmarks)
+        *_, (last,) = self._together([self._prepare(plan, watch)], False, watch)
+        assert last.result is not None
+        return last.result
 
     def stream(
         self,
@@ -174,15 +182,18 @@ class AvatarEngine:
         face_embeds: Floats | None = None,
         face_crop: Picture | None = None,
         face_landmarks: Points | None = None,
+        timeout: float | None = None,
+        check: Check | None = None,
     ) -> Iterator[Step]:
         """As generate, step by step: the last Step holds the result. Leave the loop to cancel.
 
-        The request is checked at once, the work begins with the first step.
+        The request is checked at once, the work begins with the first step; timeout counts from here.
         """
+        watch = Watch(timeout, check)
         plan = self._plan(request, latents, face_embeds, face_crop, face_landmarks)
 
         def run() -> Iterator[Step]:
-            for (step,) in self.stream_together([self._prepare(plan)]):
+            for (step,) in self._together([self._prepare(plan, watch)], True, watch):
                 yield step
 
         return run()
@@ -194,32 +205,42 @@ class AvatarEngine:
         face_embeds: Floats | None = None,
         face_crop: Picture | None = None,
         face_landmarks: Points | None = None,
+        timeout: float | None = None,
+        check: Check | None = None,
     ) -> Prepared:
         """All of generate that concerns this request alone: whatever is wrong with it is raised here.
 
-        Arguments and errors as generate's.
+        Arguments and errors as generate's; timeout is this part's alone.
         """
-        return self._prepare(self._plan(request, latents, face_embeds, face_crop, face_landmarks))
+        watch = Watch(timeout, check)
+        return self._prepare(self._plan(request, latents, face_embeds, face_crop, face_landmarks), watch)
 
-    def generate_together(self, prepared: Sequence[Prepared]) -> tuple[AvatarResult, ...]:
+    def generate_together(
+        self, prepared: Sequence[Prepared], timeout: float | None = None, check: Check | None = None
+    ) -> tuple[AvatarResult, ...]:
         """The results of several prepared requests, drawn as one batch; see stream_together."""
-        *_, last = self._together(prepared, previews=False)
+        *_, last = self._together(prepared, False, Watch(timeout, check))
         return tuple(step.result for step in last if step.result is not None)
 
-    def stream_together(self, prepared: Sequence[Prepared]) -> Iterator[tuple[Step, ...]]:
+    def stream_together(
+        self, prepared: Sequence[Prepared], timeout: float | None = None, check: Check | None = None
+    ) -> Iterator[tuple[Step, ...]]:
         """Draw several prepared requests as one batch, a Step for each of them at a time.
 
         Every request gets the pictures that it gets alone. `timings` count what was done together whole.
-        Memory grows with the pictures of all of them; a NumericalError is raised for all of them.
+        Memory grows with the pictures of all of them; a NumericalError is raised for all of them. timeout and
+        check as generate's, for the drawing.
         Raises InvalidRequest for none, or for keys that differ.
         """
-        return self._together(prepared, previews=True)
+        return self._together(prepared, True, Watch(timeout, check))
 
-    def _together(self, prepared: Sequence[Prepared], previews: bool) -> Iterator[tuple[Step, ...]]:
+    def _together(
+        self, prepared: Sequence[Prepared], previews: bool, watch: Watch
+    ) -> Iterator[tuple[Step, ...]]:
         if not prepared or len({one.key for one in prepared}) > 1:
             got = f"{len(prepared)} requests of {len({one.key for one in prepared})} kinds"
             raise InvalidRequest("prepared", got, "one or more requests with equal keys")
-        return self._run(prepared, previews)
+        return watch.over(self._run(prepared, previews, watch))
 
     def look(self, image: ImageSource, face_index: int | None = None) -> Look:
         """What generate sees in a photo: the face it would take, and its embedding (1, E) float32.
@@ -228,14 +249,16 @@ class AvatarEngine:
         Raises ImageError, NoFaceFound, InvalidRequest.
         """
         self.faces.must_see()
-        return self.faces.look(open_reference(image), face_index, Stopwatch())
+        with Watch().worn():
+            return self.faces.look(open_reference(image), face_index, Stopwatch())
 
     def identity(self, image: ImageSource, face_index: int | None = None) -> Identity:
         """The face in a photo as an Identity, which takes the photo's place in requests once it is saved.
 
         Arguments and errors as look's.
         """
-        return self.faces.identity(load_image(image), face_index, Stopwatch())
+        with Watch().worn():
+            return self.faces.identity(load_image(image), face_index, Stopwatch())
 
     def cut_out(
         self, image: ImageSource, bg_color: str | None = None, net: Literal["pack", "photo"] = "pack"
@@ -276,14 +299,20 @@ class AvatarEngine:
         plan = with_face(plan, self.pack.manifest.face, face_embeds, face_crop)
         return with_landmarks(plan, face_landmarks)
 
-    def _prepare(self, plan: Plan) -> Prepared:
-        """Load, look, read the words."""
+    def _prepare(self, plan: Plan, watch: Watch) -> Prepared:
+        """Load, look, read the words, under the watch."""
+        with watch.worn():
+            prepared = self._look_and_read(plan)
+        return replace(prepared, reruns=tuple(watch.take()))
+
+    def _look_and_read(self, plan: Plan) -> Prepared:
         request, clock = plan.request, Stopwatch()
         look: Look | None = None
         if plan.face_embeds is not None:
             look = Look(None, plan.face_embeds, plan.face_crop)
         reference: Picture | Identity | None = None
         if request.strength is not None or (look is None and self.adapter is not None):
+            current().ask("load_image")
             with clock.measure("load_image"):
                 reference = open_reference(request.image)
             if request.strength is not None and isinstance(reference, Identity):
@@ -301,19 +330,24 @@ class AvatarEngine:
         with clock.measure("encode"):
             with self._lazy_lock:
                 if self._encoder is None:
-                    session = self._opening.open("vae_encoder")
+                    session = self._opening.guarded("vae_encoder")
                     self._encoder = VaeEncoder(session, self.pack.manifest.latents)
             return self._encoder.encode(to_nchw(fit_to(photo, *plan.drawn_size, "cover"), 127.5, 127.5))
 
-    def _run(self, prepared: Sequence[Prepared], previews: bool) -> Iterator[tuple[Step, ...]]:
+    def _run(self, prepared: Sequence[Prepared], previews: bool, watch: Watch) -> Iterator[tuple[Step, ...]]:
         """Draw all candidates in rounds, keep the best, then cut out for each."""
-        drawings = [_Drawing(one, Kept(one.plan.request.best_of)) for one in prepared]
+        drawings = [
+            _Drawing(one, Kept(one.plan.request.best_of), watch, list(one.reruns)) for one in prepared
+        ]
         shared, count = Stopwatch(), rounds(prepared[0].plan.request)
         for round_ in range(count):
             parts = [candidates(one.plan.request, round_) for one in prepared]
             for step, rows in self._draw(prepared, parts, shared):
                 index, total = round_ * step.total + step.index, count * step.total
                 seconds_left = shared.seconds["denoise"] / (index + 1) * (total - index - 1)
+                anew = watch.take()  # in a step that all of them share
+                for drawing in drawings:
+                    drawing.reruns.extend(anew)
                 yield tuple(
                     self._step(
                         drawing, replace(part, index=index, total=total), at, seconds_left, shared, previews
@@ -365,9 +399,11 @@ class AvatarEngine:
         if done == step.total:
             clock.seconds["denoise"] += shared.seconds["denoise"]
             images = self._cut(tuple(kept.images), request, clock)
-            result = self._result(prepared, kept, images)
+            drawing.reruns.extend(drawing.watch.take())
+            result = self._result(drawing, images)
         elif previews and request.preview_every and done % request.preview_every == 0:
             preview = self._decode(self._foresee(step), request, clock)
+        drawing.reruns.extend(drawing.watch.take())
         return Step(step.index, step.total, step.timestep, seconds_left, preview, result)
 
     def _keep(self, drawing: _Drawing, images: tuple[Picture, ...], part: slice) -> None:
@@ -409,7 +445,8 @@ class AvatarEngine:
                 )
             return self._cutters[net]
 
-    def _result(self, prepared: Prepared, kept: Kept, images: tuple[Picture, ...]) -> AvatarResult:
+    def _result(self, drawing: _Drawing, images: tuple[Picture, ...]) -> AvatarResult:
+        prepared, kept = drawing.prepared, drawing.kept
         plan, look, manifest = prepared.plan, prepared.look, self.pack.manifest
         request, face = plan.request, None if look is None else look.face
         compared = request.similarity or request.best_of > 1
@@ -418,7 +455,12 @@ class AvatarEngine:
             seeds=tuple(kept.seeds),
             timings=prepared.clock.timings(),
             face=face,
-            warnings=(*self._opening.warnings, *_warnings(plan, face), *kept.warnings()),
+            warnings=(
+                *self._opening.warnings,
+                *remarks(plan, face),
+                *told(drawing.reruns),
+                *kept.warnings(),
+            ),
             request=request,
             pack=manifest.name,
             pack_version=manifest.version,
@@ -434,6 +476,8 @@ class _Drawing:
 
     prepared: Prepared
     kept: Kept
+    watch: Watch
+    reruns: list[Rerun] = field(default_factory=list)
 
 
 def _rows(batches: Sequence[int]) -> Iterator[slice]:
@@ -444,26 +488,3 @@ def _rows(batches: Sequence[int]) -> Iterator[slice]:
         start += batch
 
 
-def _warnings(plan: Plan, face: FaceInfo | None) -> tuple[str, ...]:
-    """Sentences on what the caller may not expect."""
-    request, said = plan.request, []
-    if plan.face_embeds is not None:
-        said.append("the face embedding was handed in: the photo was not looked at")
-    if plan.face_landmarks is not None:
-        said.append("the face's landmarks were handed in: it is drawn where they are")
-    if face is not None:
-        said += _face_warnings(request, face)
-    if request.remove_background and request.bg_color:
-        said.append(f"bg_color {request.bg_color} was used, so the background is not transparent")
-    if plan.latents is not None:
-        said.append("made from injected latents: the seed alone does not repeat it")
-    return tuple(said)
-
-
-def _face_warnings(request: AvatarRequest, face: FaceInfo) -> list[str]:
-    said = []
-    if face.faces_found > 1 and request.face_index is None:
-        said.append(f"{face.faces_found} faces were found; the largest was used (face_index picks another)")
-    if min(face.bbox[2:]) < SMALL_FACE:
-        said.append(f"the face is only {face.bbox[2]:.0f} pixels wide; a closer photo shows more of it")
-    return said

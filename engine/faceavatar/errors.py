@@ -2,6 +2,7 @@
 
 FaceAvatarError                 error
  ├ InvalidRequest               invalid_request        a field of the request is out of its range
+ │  └ OverBudget                over_budget            it would take more memory than it may
  ├ ImageError                   unreadable_image       the photo cannot be read, fetched or is too large
  │  └ UrlRefused                url_refused            its URL leads where nothing is fetched from
  ├ NoFaceFound                  no_face                the photo was read, but no face is in it
@@ -14,7 +15,9 @@ FaceAvatarError                 error
  │     └ SignatureMismatch      signature_mismatch     a graph's inputs or outputs differ from the manifest
  ├ ProviderUnavailable          provider_unavailable   the execution provider is absent or fell back
  ├ MissingExtra                 missing_extra          an optional package is not installed
- └ NumericalError               numerical_error        a model gave NaN or infinite values
+ ├ NumericalError               numerical_error        a model gave NaN or infinite values
+ ├ OutOfMemory                  out_of_memory          the provider or the process ran out of memory
+ └ DeadlineExceeded             timeout                the time that the caller gave is over
 
 The second column is `code`: stable, for exit codes, HTTP answers and logs. A message says what was got, what
 was expected and what to do next. All of them survive pickling, so that a worker process can hand them back.
@@ -25,6 +28,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "DeadlineExceeded",
     "EngineStale",
     "FaceAvatarError",
     "HashMismatch",
@@ -34,6 +38,8 @@ __all__ = [
     "MissingGraph",
     "NoFaceFound",
     "NumericalError",
+    "OutOfMemory",
+    "OverBudget",
     "PackError",
     "PackInvalid",
     "PackNotFound",
@@ -69,6 +75,27 @@ class InvalidRequest(FaceAvatarError):
 
     def __str__(self) -> str:
         return f"{self.field}: got {_shorten(self.got)}, allowed {self.allowed}"
+
+
+class OverBudget(InvalidRequest):
+    """Raised before any work: the request would take `needed` bytes where `budget` are allowed.
+
+    `field`, `got` and `allowed` as InvalidRequest's: what of the request to make smaller, and to what.
+    """
+
+    code = "over_budget"
+
+    def __init__(self, field: str, got: object, allowed: str, needed: int, budget: int) -> None:
+        super().__init__(field, got, allowed)
+        self.args = (field, got, allowed, needed, budget)
+        self.needed = needed
+        self.budget = budget
+
+    def __str__(self) -> str:
+        return (
+            f"{super().__str__()}: it would take {_gigabytes(self.needed)} where memory_budget is "
+            f"{_gigabytes(self.budget)}"
+        )
 
 
 class ImageError(FaceAvatarError):
@@ -168,6 +195,55 @@ class NumericalError(FaceAvatarError):
             f"{self.stage} gave NaN or infinite values{where}, expected finite ones; "
             "check the pack with `faceavatar packs verify`, or run it with provider='cpu'"
         )
+
+
+class OutOfMemory(FaceAvatarError):
+    """Memory ran out at work; the engine goes on, and a smaller request may well pass.
+
+    `needed`: bytes that the request was forecast to take, None where that is not known.
+    """
+
+    code = "out_of_memory"
+
+    def __init__(self, what: str, needed: int | None = None) -> None:
+        super().__init__(what, needed)
+        self.what = what
+        self.needed = needed
+
+    def __str__(self) -> str:
+        forecast = (
+            "" if self.needed is None else f"; the request was forecast to take {_gigabytes(self.needed)}"
+        )
+        return (
+            f"memory ran out: {self.what}{forecast}; ask for a smaller size or batch, or load the engine with "
+            "a memory_budget, which refuses such requests before they begin"
+        )
+
+
+class DeadlineExceeded(FaceAvatarError):
+    """The time that the caller gave is over; nothing is left behind. `stage`: what was not begun any more.
+
+    `seconds`: the time that was given. `step`: the 0-based step that was not begun, None between stages.
+    """
+
+    code = "timeout"
+
+    def __init__(self, stage: str, seconds: float, step: int | None = None) -> None:
+        super().__init__(stage, seconds, step)
+        self.stage = stage
+        self.seconds = seconds
+        self.step = step
+
+    def __str__(self) -> str:
+        where = self.stage if self.step is None else f"{self.stage} at step {self.step}"
+        return (
+            f"not done after {self.seconds:g} s: stopped before {where}; give it more time, or ask for fewer "
+            "steps, fewer pictures or a smaller size"
+        )
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.2f} GB"
 
 
 def _shorten(value: object) -> str:

@@ -19,13 +19,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from typing import Literal
 from urllib.parse import SplitResult, quote, unquote_to_bytes, urljoin, urlsplit
 
 from faceavatar.errors import ImageError, UrlRefused
+from faceavatar.watch import current
 
 MAX_BYTES = 64 * 2**20
 ALLOW_PRIVATE_URLS = "FACEAVATAR_ALLOW_PRIVATE_URLS"
@@ -107,8 +108,9 @@ def fetch(url: str, rules: Rules = DEFAULT_RULES) -> bytes:
     UrlRefused where it leads to what is not fetched from.
     """
     name = shown(url)
+    rules = replace(rules, seconds=min(rules.seconds, max(0.0, current().seconds_left)))
     deadline = time.monotonic() + rules.seconds
-    with _failures_named(name, "hand in a file"):
+    with _late_for_the_caller(), _failures_named(name, "hand in a file"):
         for _ in range(_REDIRECTS + 1):
             with _connected(urlsplit(url), rules, deadline) as (connection, target):
                 headers = {"User-Agent": "faceavatar", "Accept": "image/*"}
@@ -132,6 +134,16 @@ def post(url: str, body: bytes, headers: Mapping[str, str], rules: Rules = DEFAU
     ):
         connection.request("POST", target, body, {"User-Agent": "faceavatar", **headers})
         return connection.getresponse().status
+
+
+@contextmanager
+def _late_for_the_caller() -> Iterator[None]:
+    """What failed because the caller's own time is over is told as that."""
+    try:
+        yield
+    except ImageError:
+        current().ask("load_image")
+        raise
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from faceavatar.opening import Opening
 from faceavatar.pack import Pack
 from faceavatar.result import FaceInfo
 from faceavatar.stopwatch import Stopwatch
+from faceavatar.watch import current
 
 Floats = NDArray[np.float32]
 Picture = NDArray[np.uint8]
@@ -94,7 +95,7 @@ class FaceReader:
     def load(cls, opening: Opening) -> FaceReader:
         """The face models alone, for those who draw nothing."""
         roles = [role for role in FACE_ROLES if role in opening.pack.manifest.graphs]
-        sessions = {role: opening.open(role) for role in roles}
+        sessions = {role: opening.guarded(role) for role in roles}
         return cls(opening.pack, sessions, opening.provider, opening.threads)
 
     def must_see(self) -> None:
@@ -140,6 +141,7 @@ class FaceReader:
         self.must_see()
         assert self.detector is not None
         try:
+            current().ask("detect")
             with clock.measure("detect"):
                 face = self.detector.detect(image).faces[0]
         except NoFaceFound:
@@ -182,6 +184,7 @@ class FaceReader:
     def _look_anew(self, photo: Picture, index: int, clock: Stopwatch) -> Look:
         self.must_see()
         assert self.detector is not None
+        current().ask("detect")
         with clock.measure("detect"):
             found = self.detector.detect(photo)
         if index >= len(found.faces):

@@ -9,7 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from faceavatar.errors import FaceAvatarError, InvalidRequest, MissingExtra, NumericalError, UrlRefused
+from faceavatar.errors import (
+    DeadlineExceeded,
+    FaceAvatarError,
+    InvalidRequest,
+    MissingExtra,
+    NumericalError,
+    OutOfMemory,
+    OverBudget,
+    UrlRefused,
+)
 
 # HTTP status -> the error codes that are answered with it.
 STATUSES: Mapping[int, tuple[str, ...]] = {
@@ -24,6 +33,7 @@ STATUSES: Mapping[int, tuple[str, ...]] = {
     415: ("unsupported_media_type",),
     422: (
         "invalid_request",
+        "over_budget",
         "unreadable_image",
         "url_refused",
         "no_face",
@@ -44,8 +54,10 @@ STATUSES: Mapping[int, tuple[str, ...]] = {
         "usage",
         "worker_lost",
         "time_limit",
+        "out_of_memory",
     ),
     503: ("not_ready", "provider_unavailable", "queue_unavailable", "interrupted", "state_in_use"),
+    504: ("timeout",),
 }
 # The engine's own words name the address that a name led to: a stranger could map a network by them.
 REFUSED_URL = (
@@ -187,6 +199,12 @@ def problem_of(error: BaseException) -> Problem:
     headers: Mapping[str, str] = {}
     if isinstance(error, InvalidRequest):
         data |= {"field": error.field, "got": _plain(error.got), "allowed": error.allowed}
+    if isinstance(error, OverBudget):
+        data |= {"needed": error.needed, "budget": error.budget}
+    if isinstance(error, OutOfMemory):
+        data |= {"what": error.what, "needed": error.needed}
+    if isinstance(error, DeadlineExceeded):
+        data |= {"stage": error.stage, "seconds": error.seconds, "step": error.step}
     if isinstance(error, NumericalError):
         data |= {"stage": error.stage, "step": error.step}
     if isinstance(error, MissingExtra):

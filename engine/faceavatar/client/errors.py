@@ -20,7 +20,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from faceavatar import errors
-from faceavatar.errors import FaceAvatarError, InvalidRequest, MissingExtra, NumericalError
+from faceavatar.errors import (
+    DeadlineExceeded,
+    FaceAvatarError,
+    InvalidRequest,
+    MissingExtra,
+    NumericalError,
+    OutOfMemory,
+    OverBudget,
+)
 
 
 class ServiceError(FaceAvatarError):
@@ -133,7 +141,10 @@ def _mirrored(kind: type[FaceAvatarError], message: str, data: Mapping[str, Any]
     """The engine's error anew; None where the answer lacks what that class is made from."""
     parts: Mapping[type[FaceAvatarError], tuple[str, ...]] = {
         InvalidRequest: ("field", "got", "allowed"),
+        OverBudget: ("field", "got", "allowed", "needed", "budget"),
         NumericalError: ("stage", "step"),
+        OutOfMemory: ("what", "needed"),
+        DeadlineExceeded: ("stage", "seconds", "step"),
         MissingExtra: ("extra", "package"),
     }
     names = parts.get(kind)

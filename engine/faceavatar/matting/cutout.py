@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceavatar.backends import open_session
+from faceavatar.guard import GuardedSession
 from faceavatar.manifest import Matting
 from faceavatar.matting.composite import over, straight
 from faceavatar.matting.edges import refine
@@ -21,6 +22,7 @@ from faceavatar.matting.foreground import estimate_foreground
 from faceavatar.matting.net import Matter
 from faceavatar.opening import Opening
 from faceavatar.pack import Pack
+from faceavatar.watch import current
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -51,12 +53,13 @@ class CutOut:
         settings = opening.pack.manifest.matting
         if settings is None:
             return cls.for_photos(opening.provider, opening.threads)
-        return cls(Matter(opening.open("matting"), settings), opening.pack.name)
+        return cls(Matter(opening.guarded("matting"), settings), opening.pack.name)
 
     @classmethod
     def for_photos(cls, provider: str, threads: int | None = None) -> CutOut:
         """With the selfie segmentation. Raises what backends.open_session raises."""
-        return cls(Matter(open_session(SELFIE, provider, threads), SELFIE_SETTINGS), SELFIE.stem)
+        session = GuardedSession(open_session(SELFIE, provider, threads), "matting")
+        return cls(Matter(session, SELFIE_SETTINGS), SELFIE.stem)
 
     def alphas(self, images: Sequence[Bytes]) -> list[Floats]:
         """Alpha (H, W) float32 0..1 of each uint8 RGB (H, W, 3) picture, at its own edges.
@@ -76,10 +79,15 @@ class CutOut:
         if not images:
             return ()
         pairs = zip(images, self.alphas(images), strict=True)
-        colored = ((estimate_foreground(image, alpha), alpha) for image, alpha in pairs)
+        colored = (_colored(image, alpha) for image, alpha in pairs)
         if color is None:
             return tuple(straight(*pair) for pair in colored)
         return tuple(over(foreground, alpha, color) for foreground, alpha in colored)
+
+
+def _colored(image: Bytes, alpha: Floats) -> tuple[Bytes, Floats]:
+    current().ask("matting")
+    return estimate_foreground(image, alpha), alpha
 
 
 def _settled(alpha: Floats) -> Floats:

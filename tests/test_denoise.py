@@ -182,3 +182,11 @@ def test_nan_is_refused_with_the_step_it_came_at(unet: UNet, conditions: Conditi
     latents = np.full((1, *SHAPE), np.nan, np.float32)
     with pytest.raises(NumericalError, match="unet gave NaN or infinite values at step 0"):
         next(denoise(unet, make_scheduler("ddim", ZERO_SNR, 4), latents, conditions, Guidance(3.0), noise))
+
+
+def test_latents_that_overflow_in_the_scheduler_are_its_own(unet: UNet, conditions: Conditions) -> None:
+    noise = Noise([1], SHAPE)
+    latents = np.full((1, *SHAPE), 1e38, np.float32)
+    steps = denoise(unet, make_scheduler("ddim", EPSILON, 4), latents, conditions, Guidance(3.0), noise)
+    with pytest.raises(NumericalError, match=r"scheduler gave NaN .* at step 0"):
+        next(steps)

@@ -214,22 +214,7 @@ def test_what_is_no_identity_file_is_a_photo_or_refused(obama: Identity, tmp_pat
 def begins(tmp_path_factory: pytest.TempPathFactory) -> AvatarEngine:
     """A pack that can begin with the photo itself."""
     folder = tiny_pack.build(tmp_path_factory.mktemp("packs") / "begins")
-    shape = tiny_pack.TOON_LIKE
-    g = tiny_pack.Graph(8)
-    grain = [shape.downsample] * 2
-    small = g.op("AveragePool", "image", kernel_shape=grain, strides=grain)
-    g.conv(small, 3, shape.channels, output="latents")
-    sides = {"image": ["batch", 3, "height", "width"], "latents": ["batch", shape.channels, "h", "w"]}
-    model = g.model(
-        {"image": (tiny_pack.FLOAT, sides["image"])}, {"latents": (tiny_pack.FLOAT, sides["latents"])}
-    )
-    (folder / "vae_encoder.onnx").write_bytes(model.SerializeToString())
-
-    def add(content: dict[str, Any]) -> None:
-        content["files"]["vae_encoder.onnx"] = tiny_pack.file_entry(folder / "vae_encoder.onnx")
-        content["graphs"]["vae_encoder"] = tiny_pack._entry("vae_encoder", model)
-
-    tiny_pack.change_manifest(folder, add)
+    tiny_pack.add_vae_encoder(folder)
     return AvatarEngine.load(folder, provider="cpu")
 
 

@@ -64,6 +64,12 @@ class Graph:
         self._nodes.append(helper.make_node(kind, list(inputs), [output], **attributes))
         return output
 
+    def ops(self, kind: str, *inputs: str, outputs: int, **attributes: Any) -> list[str]:
+        """A node of several outputs."""
+        names = [f"{kind.lower()}_{len(self._nodes)}_{index}" for index in range(outputs)]
+        self._nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
+        return names
+
     def constant(self, value: Any, dtype: Any = np.float32) -> str:
         name = f"constant_{len(self._constants)}"
         self._constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
@@ -88,7 +94,8 @@ def _infos(tensors: Signature) -> list[onnx.ValueInfoProto]:
     return [helper.make_tensor_value_info(name, dtype, shape) for name, (dtype, shape) in tensors.items()]
 
 
-def text_encoder() -> onnx.ModelProto:
+def text_encoder(half: bool = False) -> onnx.ModelProto:
+    """half: its states overflow on their way out, in fp16."""
     g = Graph(1)
     words = g.op("Mod", "input_ids", g.constant(WORDS, np.int64))
     x = g.op("Add", g.op("Gather", g.weight(WORDS, CONTEXT, scale=8.0), words), g.weight(WINDOW, CONTEXT))
@@ -96,7 +103,13 @@ def text_encoder() -> onnx.ModelProto:
     both = g.op(
         "Add", g.op("MatMul", x, g.weight(CONTEXT, CONTEXT)), g.op("MatMul", mean, g.weight(CONTEXT, CONTEXT))
     )
-    g.op("Tanh", both, output="last_hidden_state")
+    if half:
+        x = g.op("Cast", g.op("Tanh", both), to=TensorProto.FLOAT16)
+        for factor in (2e4, 2e4, 1 / 2e4, 1 / 2e4):
+            x = _kept(g, g.op("Mul", x, g.constant(factor, np.float16)))
+        g.op("Cast", x, to=FLOAT, output="last_hidden_state")
+    else:
+        g.op("Tanh", both, output="last_hidden_state")
     return g.model(
         {"input_ids": (INT, ["batch", WINDOW])}, {"last_hidden_state": (FLOAT, ["batch", WINDOW, CONTEXT])}
     )
@@ -125,7 +138,10 @@ def face_projection() -> onnx.ModelProto:
     )
 
 
-def unet(channels: int, poison: bool = False) -> onnx.ModelProto:
+def unet(
+    channels: int, poison: bool = False, peak: float | None = None, half: bool = False
+) -> onnx.ModelProto:
+    """poison: it divides by zero. peak: it reaches this value on its way, and comes back; half: in fp16."""
     g = Graph(4)
     time = g.op("Div", g.op("Cast", "timestep", to=FLOAT), g.constant(1000.0))
     time = g.op(
@@ -142,6 +158,13 @@ def unet(channels: int, poison: bool = False) -> onnx.ModelProto:
     x = g.op("Add", x, g.op("Reshape", seen, g.op("Shape", x)))
     if poison:
         x = g.op("Div", x, g.constant(0.0))
+    if peak is not None:
+        kind = np.float16 if half else np.float32
+        up, down = (np.eye(HIDDEN)[..., None, None] * scale for scale in (peak / 4, 4 / peak))
+        x = g.op("Clip", x, g.constant(-4.0), g.constant(4.0))
+        x = g.op("Cast", x, to=TensorProto.FLOAT16) if half else x
+        x = g.op("Conv", _kept(g, g.op("Conv", x, g.constant(up, kind))), g.constant(down, kind))
+        x = g.op("Cast", x, to=FLOAT) if half else x
     g.conv(x, HIDDEN, channels, scale=0.5, output="noise_pred")
     latents: tuple[int, list[Any]] = (FLOAT, ["batch", channels, "height", "width"])
     inputs: Signature = {
@@ -152,6 +175,11 @@ def unet(channels: int, poison: bool = False) -> onnx.ModelProto:
         "face_scale": (FLOAT, [1]),
     }
     return g.model(inputs, {"noise_pred": latents})
+
+
+def _kept(g: Graph, x: str) -> str:
+    """x in its own type: ONNX Runtime computes in float on a processor, and only moves halves about."""
+    return g.ops("Split", g.op("Concat", x, x, axis=0), outputs=2, axis=0)[0]
 
 
 def _attend(g: Graph, queries: str, context: str) -> str:
@@ -169,6 +197,15 @@ def vae_decoder(channels: int, downsample: int) -> onnx.ModelProto:
         {"latents": (FLOAT, ["batch", channels, "height", "width"])},
         {"image": (FLOAT, ["batch", 3, "image_height", "image_width"])},
     )
+
+
+def vae_encoder(channels: int, downsample: int) -> onnx.ModelProto:
+    g = Graph(8)
+    grain = [downsample] * 2
+    small = g.op("AveragePool", "image", kernel_shape=grain, strides=grain)
+    g.conv(small, 3, channels, output="latents")
+    sides = {"image": ["batch", 3, "height", "width"], "latents": ["batch", channels, "h", "w"]}
+    return g.model({"image": (FLOAT, sides["image"])}, {"latents": (FLOAT, sides["latents"])})
 
 
 def matting() -> onnx.ModelProto:
@@ -200,6 +237,37 @@ def build(folder: Path, shape: Shape = TOON_LIKE, poison: bool = False) -> Path:
         shutil.copyfile(TOON / name, folder / name)
     write_manifest(folder, manifest(folder, models, shape))
     return folder
+
+
+def add_vae_encoder(folder: Path, shape: Shape = TOON_LIKE) -> None:
+    """Let the pack begin with a photo."""
+    model = vae_encoder(shape.channels, shape.downsample)
+    replace_graph(folder, "vae_encoder", model, **_entry("vae_encoder", model))
+
+
+def poison(folder: Path, role: str) -> None:
+    """Have the graph of a role divide what it answers by zero."""
+    path = folder / f"{role}.onnx"
+    model = onnx.load(path)
+    for output in model.graph.output:
+        for node in model.graph.node:
+            node.output[:] = [f"{name}_clean" if name == output.name else name for name in node.output]
+        zero = numpy_helper.from_array(np.zeros(1, np.float32), f"{output.name}_zero")
+        model.graph.initializer.append(zero)
+        model.graph.node.append(helper.make_node("Div", [f"{output.name}_clean", zero.name], [output.name]))
+    replace_graph(folder, role, model)
+
+
+def replace_graph(folder: Path, role: str, model: onnx.ModelProto, file: str = "", **entry: Any) -> None:
+    """Put another graph in a role's place (or beside it, under another file's name), and list it."""
+    file = file or f"{role}.onnx"
+    (folder / file).write_bytes(model.SerializeToString(deterministic=True))
+
+    def listed(content: dict[str, Any]) -> None:
+        content["files"][file] = file_entry(folder / file)
+        content["graphs"][role] = content["graphs"].get(role, {"file": file}) | entry
+
+    change_manifest(folder, listed)
 
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:

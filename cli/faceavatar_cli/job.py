@@ -23,6 +23,7 @@ class Job:
     output: Output
     provider: str
     threads: int | None
+    timeout: float | None = None
 
     def run(self, json: bool) -> None:
         """Does it all; results on stdout, remarks and the bar on stderr."""
@@ -31,7 +32,8 @@ class Job:
         try:
             bar.show(f"loading {self.order.pack} ...")
             engine = AvatarEngine.load(self.order.pack, self.provider, self.threads)
-            result = follow(engine.stream(self.order.request), bar, self.output.preview)
+            steps = engine.stream(self.order.request, timeout=self.timeout)
+            result = follow(steps, bar, self.output.preview)
             written = self.output.write(result)
         finally:
             bar.clear()

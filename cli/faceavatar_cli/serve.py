@@ -40,6 +40,11 @@ from faceavatar_cli.exits import Manner, debug_option, epilog, json_option, prin
 @click.option(
     "--gather", type=click.FloatRange(0, 1000), default=5.0, help="Milliseconds a run waits for company (5)."
 )
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    help="Seconds that drawing one run may take (no end).",
+)
 @click.option("--waiting", type=click.IntRange(1), default=256, help="Tasks that may wait (256).")
 @click.option(
     "--per-minute", type=click.FloatRange(min=1), default=600.0, help="Requests a token may send (600)."

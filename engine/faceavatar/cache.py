@@ -13,7 +13,7 @@ Value = TypeVar("Value")
 
 
 class Cache(Generic[Value]):
-    """Keeps the `size` values used last, and what had to be computed again for each, for later results too."""
+    """Keeps the `size` values used last, each with what had to be computed again when it was made."""
 
     def __init__(self, size: int) -> None:
         self._size = size

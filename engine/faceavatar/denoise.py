@@ -163,7 +163,8 @@ def denoise(
         prediction = guidance.combine(np.split(predictions, halves))
         if not np.isfinite(prediction).all():
             raise NumericalError("unet", index)
-        latents = scheduler.step(prediction, index, latents, noise)
+        with np.errstate(over="ignore", invalid="ignore"):  # it is told as an error, just below
+            latents = scheduler.step(prediction, index, latents, noise)
         if not np.isfinite(latents).all():
             raise NumericalError("scheduler", index)
         made: dict[Part, Floats] = {"latents": latents, "before": before, "prediction": prediction}

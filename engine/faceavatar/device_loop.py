@@ -16,6 +16,7 @@ from faceavatar.errors import NumericalError
 from faceavatar.schedulers import Scheduler
 from faceavatar.schedulers.linear import KEPT, STATE, input_scales, run_matrices
 from faceavatar.unet import StepUNet, timesteps_for
+from faceavatar.watch import at_step, current
 
 # Read from one, written to the other, in turn: an input must not change while it is read.
 _STATES = ("state of even steps", "state of odd steps")
@@ -61,7 +62,9 @@ def denoise_on_device(
             if matrix[:, STATE + 1].any():
                 on.upload("noise", noise())
             old, new = _STATES[index % 2], _STATES[(index + 1) % 2]
-            on.run({name: name for name in names} | {"state": old}, _OUTPUTS | {"new_state": new})
+            with at_step(start + index):
+                current().ask("unet")
+                on.run({name: name for name in names} | {"state": old}, _OUTPUTS | {"new_state": new})
             if not np.isfinite(on.download("magnitude")):
                 raise NumericalError("unet", start + index)
             read, close = _reader(on, old, new, scale)

@@ -215,8 +215,8 @@ class OutOfMemory(FaceAvatarError):
             "" if self.needed is None else f"; the request was forecast to take {_gigabytes(self.needed)}"
         )
         return (
-            f"memory ran out: {self.what}{forecast}; ask for a smaller size or batch, or load the engine with "
-            "a memory_budget, which refuses such requests before they begin"
+            f"memory ran out: {self.what}{forecast}; ask for a smaller size or batch, or load the engine "
+            "with a memory_budget, which refuses such requests before they begin"
         )
 
 

@@ -7,6 +7,7 @@ provider can compute it so. Knows sessions and the pack's files; does not know w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceavatar.backends import Precision, Session, TensorSpec
-from faceavatar.errors import NumericalError
+from faceavatar.errors import NumericalError, ProviderUnavailable
 from faceavatar.pack import Pack
 from faceavatar.watch import Rerun, current, current_step
 
@@ -60,7 +61,7 @@ class GuardedSession:
         outputs = self._session.run(feeds)
         if _finite(outputs):
             return outputs
-        if self._in_fp32 is None:
+        if self.precision == "fp32" or self._in_fp32 is None:
             raise NumericalError(self._stage, current_step())
         outputs = self._run_exactly(self._in_fp32, feeds)
         if not _finite(outputs):
@@ -71,8 +72,10 @@ class GuardedSession:
     def _run_exactly(self, in_fp32: Callable[[], Session], feeds: Arrays) -> Arrays:
         """In fp32, handed in and given back in the types of the graph that it stands in for."""
         with self._opening:
-            if self._exact is None:
-                self._exact = in_fp32()
+            try:
+                self._exact = self._exact or in_fp32()
+            except ProviderUnavailable as error:  # the pack has no such graph, and the provider no such way
+                raise NumericalError(self._stage, current_step()) from error
         exact = self._exact
         fed = {name: array.astype(exact.inputs[name].dtype) for name, array in feeds.items()}
         given = exact.run(fed)
@@ -84,13 +87,12 @@ def open_guarded(
 ) -> GuardedSession:
     """As pack.open, watched; the role names the stage."""
     session = pack.open(role, provider, threads, precision)
-    in_fp32 = None
-    if session.precision != "fp32" and pack.has_fp32(role, provider):
-        in_fp32 = lambda: pack.open_fp32(role, provider, threads)  # noqa: E731
-    return GuardedSession(session, role, in_fp32)
+    return GuardedSession(session, role, partial(pack.open_fp32, role, provider, threads))
 
 
 def _finite(outputs: Arrays) -> bool:
     return all(
-        bool(np.isfinite(array).all()) for array in outputs.values() if np.issubdtype(array.dtype, np.floating)
+        bool(np.isfinite(array).all())
+        for array in outputs.values()
+        if np.issubdtype(array.dtype, np.floating)
     )

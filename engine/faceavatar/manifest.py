@@ -72,13 +72,16 @@ class Tensor(Part):
 
 
 class Graph(Part):
-    """fused: the same graph with ONNX Runtime's own attention operator, sharing the weights' file."""
+    """fused: the same graph with ONNX Runtime's own attention operator, sharing the weights' file.
+    fp32: the file of the same graph in full precision, for what overflows in the graph's own.
+    """
 
     file: str
     fused: str | None = None
     precision: str = "fp32"
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
+    fp32: str | None = None
 
     def file_for(self, provider: str) -> str:
         """The file that a provider runs best."""
@@ -240,6 +243,7 @@ class Manifest(Part):
     def _named_files_are_listed(self) -> Self:
         named = [graph.file for graph in self.graphs.values()]
         named += [graph.fused for graph in self.graphs.values() if graph.fused is not None]
+        named += [graph.fp32 for graph in self.graphs.values() if graph.fp32 is not None]
         if self.face is not None and self.face.detector is not None:
             named.append(self.face.detector.file)
         if self.face is not None and isinstance(self.face.encoder, Recogniser):

@@ -129,6 +129,26 @@ class Pack:
                 raise SignatureMismatch(f"{self.name}: {role} ({graph.file}): {problem}; export it again")
         return session
 
+    def open_fp32(self, role: str, provider: str, threads: int | None = None) -> Session:
+        """The graph of a role in fp32: the file that the pack has of it, or its own graph computed so.
+
+        Raises ProviderUnavailable where there is neither, SignatureMismatch, and what Pack.open raises.
+        """
+        graph = self.graph(role)
+        if graph.fp32 is None:
+            return self.open(role, provider, threads, "fp32")
+        session = open_session(self.file(graph.fp32), provider, threads)
+        for side, stated, real in (
+            ("inputs", graph.inputs, session.inputs),
+            ("outputs", graph.outputs, session.outputs),
+        ):
+            if stated.keys() != real.keys():
+                raise SignatureMismatch(
+                    f"{self.name}: {role} ({graph.fp32}): {side} are {', '.join(real)}, expected "
+                    f"{', '.join(stated)}; export it again"
+                )
+        return session
+
 
 @dataclass(frozen=True)
 class PackListing:

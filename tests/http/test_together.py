@@ -40,16 +40,16 @@ class Held:
         self.resume = threading.Event()
         self.fails_together = False
 
-    def prepare(self, request: AvatarRequest) -> Prepared:
-        return self._engine.prepare(request)
+    def prepare(self, request: AvatarRequest, **limits: Any) -> Prepared:
+        return self._engine.prepare(request, **limits)
 
-    def stream_together(self, prepared: Sequence[Prepared]) -> Iterator[tuple[Step, ...]]:
+    def stream_together(self, prepared: Sequence[Prepared], **limits: Any) -> Iterator[tuple[Step, ...]]:
         self.begun.set()
         assert self.gate.wait(20)
         self.runs.append([one.plan.seeds[0] for one in prepared])
         if self.fails_together and len(prepared) > 1:
             raise NumericalError("unet", 2)
-        for steps in self._engine.stream_together(prepared):
+        for steps in self._engine.stream_together(prepared, **limits):
             self.steps += 1
             if self.steps == self.pause_at:
                 assert self.resume.wait(20)

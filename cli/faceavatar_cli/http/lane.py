@@ -29,6 +29,10 @@ AHEAD = 16  # so many stand prepared at least; what more come wait as small as t
 _OWN_STAGES = ("load_image", "detect", "embed", "text", "decode", "matting")
 
 
+class Abandoned(Exception):
+    """Nobody waits any more for what is being made."""
+
+
 class Lane:
     """An engine's jobs. `ended` is called with each job once it has ended."""
 
@@ -143,7 +147,9 @@ class Lane:
         if photo is None:
             photo = read_remote(request.image, self._shop.rules)
         refuse_large(photo, settings.image_pixels, shown(request.image))
-        return self._engine.prepare(request.to_avatar_request(photo))
+        return self._engine.prepare(
+            request.to_avatar_request(photo), timeout=settings.timeout, check=partial(_go_on, [job])
+        )
 
     async def _draw_all(self) -> None:
         while True:
@@ -205,11 +211,13 @@ class Lane:
         self, jobs: Sequence[Job], prepared: Sequence[Prepared], loop: asyncio.AbstractEventLoop
     ) -> tuple[AvatarResult, ...]:
         """In the engine's thread: the results, or none where nobody waits any more."""
-        for steps in self._engine.stream_together(prepared):
-            if all(job.stopped for job in jobs):
-                return ()
-            previews = [_previews(job, step) for job, step in zip(jobs, steps, strict=True)]
-            loop.call_soon_threadsafe(_tell, jobs, steps, previews)
+        limit, check = self._shop.settings.timeout, partial(_go_on, jobs)
+        try:
+            for steps in self._engine.stream_together(prepared, timeout=limit, check=check):
+                previews = [_previews(job, step) for job, step in zip(jobs, steps, strict=True)]
+                loop.call_soon_threadsafe(_tell, jobs, steps, previews)
+        except Abandoned:
+            return ()
         return tuple(step.result for step in steps if step.result is not None)
 
     def _count(self, jobs: Sequence[Job], results: Sequence[AvatarResult]) -> None:
@@ -263,6 +271,12 @@ class Lane:
             for job in line:
                 if job.listeners:
                     job.change(position=self.position(job))
+
+
+def _go_on(jobs: Sequence[Job]) -> None:
+    """Between two pieces of work: raises Abandoned where nobody waits any more."""
+    if all(job.stopped for job in jobs):
+        raise Abandoned
 
 
 def _arrival(job: Job) -> int:

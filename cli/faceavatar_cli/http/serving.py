@@ -77,6 +77,7 @@ class Serving:
             queue=flags["waiting"],
             together=flags["together"],
             gather_seconds=flags["gather"] / 1000,
+            timeout=flags["timeout"],
             allowed_hosts=frozenset(host.lower() for host in flags["hosts"]),
             webhook_secret=secret,
         )

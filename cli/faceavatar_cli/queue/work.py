@@ -116,7 +116,7 @@ class Worker:
         begun = time.monotonic()
         request = self._request(task_id, ImageToImage(**work["request"]))
         engine = self._engines.engine(work["app_id"])
-        for step in engine.stream(request):
+        for step in engine.stream(request, check=lambda: self._look_up(going, begun)):
             self._tell(task_id, owner, step)
             self._look_up(going, begun)
         if step.result is None:

@@ -12,7 +12,7 @@ import tiny_pack
 from tiny_pack import CONTEXT, SD_LIKE, TOKENS, TOON_LIKE
 
 from faceavatar import AvatarEngine, AvatarRequest, NumericalError
-from faceavatar.guard import open_guarded
+from faceavatar.opening import Opening
 from faceavatar.pack import Pack
 from faceavatar.watch import Watch, at_step, told
 
@@ -65,10 +65,10 @@ def test_what_overflows_in_bf16_is_run_again_in_fp32(copy: Path) -> None:
         "face_scale": np.ones(1, np.float32),
     }
     pack, watch = Pack.load(copy), Watch()
-    brain = open_guarded(pack, "unet", "openvino", 1, "bf16")
+    brain = Opening.of(pack, "openvino", 1, "bf16").guarded("unet")
     with watch.worn(), at_step(3):
         given = brain.run(feeds)["noise_pred"]
-    exact = open_guarded(pack, "unet", "openvino", 1, "fp32").run(feeds)["noise_pred"]
+    exact = Opening.of(pack, "openvino", 1, "fp32").guarded("unet").run(feeds)["noise_pred"]
     np.testing.assert_array_equal(given, exact)
     (sentence,) = told(watch.take())
     assert sentence == ("unet gave NaN or infinite values in bf16 at step 3, and was run again in fp32 there")

@@ -486,5 +486,3 @@ def _rows(batches: Sequence[int]) -> Iterator[slice]:
     for batch in batches:
         yield slice(start, start + batch)
         start += batch
-
-

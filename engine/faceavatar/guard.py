@@ -1,13 +1,12 @@
 """Sessions that are watched: asked for leave before they run, and held to finite numbers after.
 
 A graph of reduced precision whose values overflow is run again in fp32, where the pack has it in fp32 or the
-provider can compute it so. Knows sessions and the pack's files; does not know what a graph is for.
+provider can compute it so. Knows sessions; does not know what a graph is for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 
 from faceavatar.backends import Precision, Session, TensorSpec
 from faceavatar.errors import NumericalError, ProviderUnavailable
-from faceavatar.pack import Pack
 from faceavatar.watch import Rerun, current, current_step
 
 Arrays = dict[str, NDArray[Any]]
@@ -80,14 +78,6 @@ class GuardedSession:
         fed = {name: array.astype(exact.inputs[name].dtype) for name, array in feeds.items()}
         given = exact.run(fed)
         return {name: given[name].astype(spec.dtype) for name, spec in self.outputs.items()}
-
-
-def open_guarded(
-    pack: Pack, role: str, provider: str, threads: int | None = None, precision: Precision | None = None
-) -> GuardedSession:
-    """As pack.open, watched; the role names the stage."""
-    session = pack.open(role, provider, threads, precision)
-    return GuardedSession(session, role, partial(pack.open_fp32, role, provider, threads))
 
 
 def _finite(outputs: Arrays) -> bool:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -29,6 +30,7 @@ from faceavatar.backends import (
 )
 from faceavatar.engines import FOLDER, Engines
 from faceavatar.errors import InvalidRequest, ProviderUnavailable
+from faceavatar.guard import GuardedSession
 from faceavatar.pack import Pack, stored_precision
 
 Asked = str | Mapping[str, str] | None
@@ -97,6 +99,11 @@ class Opening:
             self._said.extend(words for words in session.warnings if words not in self._said)
             self._computed.setdefault(role, session.precision)
         return session
+
+    def guarded(self, role: str) -> GuardedSession:
+        """As open, for runs: watched, and run again in fp32 where its own precision overflows."""
+        exactly = partial(self.pack.open_fp32, role, self.provider, self.threads)
+        return GuardedSession(self.open(role), role, exactly)
 
     def precision_of(self, role: str) -> Precision | None:
         """What a role was asked to compute in, None for what it is stored in."""

@@ -15,6 +15,7 @@ import ipaddress
 import os
 import socket
 import ssl
+import stat
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -288,7 +289,9 @@ def _read_data_uri(uri: str, most: int) -> bytes:
 
 def _read_file(path: Path) -> bytes:
     try:
-        with path.expanduser().open("rb") as file:
+        with open(path.expanduser(), "rb", opener=_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ImageError(f"{path}: a pipe or device, expected a file; hand in its bytes")
             body = file.read(MAX_BYTES + 1)
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -296,6 +299,11 @@ def _read_file(path: Path) -> bytes:
     if len(body) > MAX_BYTES:
         raise ImageError(_too_large(str(path), MAX_BYTES))
     return body
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opening a named pipe would otherwise wait until somebody writes into it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _too_large(name: str, most: int) -> str:

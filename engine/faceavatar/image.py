@@ -8,35 +8,43 @@ from __future__ import annotations
 
 import io
 import json
-import struct
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from faceavatar.decoding import decoded, refuse_large, to_small_rgb
 from faceavatar.errors import ImageError
 from faceavatar.fetch import read_bytes, shown
 
+__all__ = [
+    "METADATA_KEY",
+    "PLAIN_STD",
+    "ImageSource",
+    "decode_image",
+    "encode_lossy",
+    "encode_png",
+    "fit_to",
+    "load_image",
+    "read_encoded",
+    "read_png_metadata",
+    "refuse_large",
+    "resize",
+    "to_nchw",
+    "to_uint8",
+]
+
 if TYPE_CHECKING:
-    from PIL.Image import Image, Transpose
+    from PIL.Image import Image
 
     ImageSource = bytes | str | Path | Image | NDArray[np.uint8]
 else:
     ImageSource = Any
 
-MAX_SIDE = 1536
-MAX_PIXELS = 89_478_485  # where Pillow begins to speak of a decompression bomb
-_ORIENTATION = 0x0112  # the EXIF tag
 METADATA_KEY = "faceavatar"
 PLAIN_STD = 6.0  # of 255: up to here colours count as one, noise of a decoder among them
-# Raster formats only: Pillow also opens PostScript, which starts another program.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
-# What Pillow raises on broken files, besides its own errors (which are OSError).
-_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, MemoryError, struct.error)
-_WHITE = (255, 255, 255, 255)
 
 
 def load_image(source: ImageSource) -> NDArray[np.uint8]:
@@ -51,11 +59,9 @@ def load_image(source: ImageSource) -> NDArray[np.uint8]:
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or source.size == 0:
             raise ImageError(f"got an array {source.dtype} {source.shape}, expected uint8 (H, W, 3) RGB")
-        return _to_array(_shrink(Image.fromarray(np.ascontiguousarray(source))))
+        return _to_array(to_small_rgb(Image.fromarray(np.ascontiguousarray(source)), "the array"))
     if isinstance(source, Image.Image):
-        with _damage_refused("the PIL image"):
-            _refuse_bomb(source.size, "the PIL image")
-            return _normalise(source)
+        return _to_array(to_small_rgb(source, "the PIL image"))
     return decode_image(*read_encoded(source))
 
 
@@ -66,107 +72,7 @@ def read_encoded(source: bytes | str | Path) -> tuple[bytes, str]:
 
 def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
     """As load_image, of bytes that were read; `name` stands in messages."""
-    from PIL import Image
-
-    with _damage_refused(name), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-        _refuse_bomb(image.size, name)
-        # JPEG alone heeds this: it decodes at 1/2, 1/4 or 1/8 as long as twice the final size remains.
-        image.draft(None, (2 * MAX_SIDE, 2 * MAX_SIDE))
-        return _normalise(image)
-
-
-def refuse_large(data: bytes, most: int, name: str = "the picture") -> None:
-    """Looks at a picture's head only. Raises ImageError for more than `most` pixels, or for no picture."""
-    from PIL import Image
-
-    with _damage_refused(name), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-        _refuse_bomb(image.size, name, most)
-
-
-def _refuse_bomb(size: tuple[int, int], name: str, most: int = MAX_PIXELS) -> None:
-    width, height = size
-    if width * height > most:
-        allowed = f"allowed {most / 10**6:.0f} megapixels"
-        raise ImageError(f"{name}: {width}x{height} pixels, {allowed}; shrink it first")
-
-
-@contextmanager
-def _damage_refused(name: str) -> Iterator[None]:
-    """Maps all that Pillow raises on files that are no picture, or a broken one."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        yield
-    except UnidentifiedImageError as error:
-        kinds = ", ".join(_FORMATS[:6])
-        raise ImageError(f"{name}: no picture, expected {kinds} or the like; save it anew") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{name}: {error}; shrink it first") from error
-    except _DAMAGE as error:
-        raise ImageError(f"{name}: damaged or of an unknown kind ({error}); save it anew") from error
-
-
-def _normalise(image: Image) -> NDArray[np.uint8]:
-    from PIL import Image
-
-    image.load()
-    turn = _turn(image)
-    image = _shrink(_eight_bit(image))
-    if turn is not None:
-        image = image.transpose(turn)
-    if image.mode == "RGBA":
-        image = Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), image)
-    return _to_array(image.convert("RGB"))
-
-
-def _eight_bit(image: Image) -> Image:
-    """Any mode as RGB, or as RGBA where something is transparent."""
-    from PIL import Image
-
-    if image.mode == "F" or image.mode.startswith("I"):
-        samples = np.asarray(image, dtype=np.float64)
-        top = _full_scale(image.mode, float(samples.max(initial=0)))
-        grey = np.clip(np.nan_to_num(samples) * (255.0 / top) + 0.5, 0, 255).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
-    return image.convert("RGBA" if image.has_transparency_data else "RGB")
-
-
-def _turn(image: Image) -> Transpose | None:
-    """What sets the picture upright, from its EXIF block; a damaged block turns nothing."""
-    from PIL.Image import Transpose
-
-    turns = {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }
-    try:
-        return turns.get(image.getexif().get(_ORIENTATION, 1))
-    except _DAMAGE:
-        return None
-
-
-def _full_scale(mode: str, brightest: float) -> float:
-    """White of a grey mode: 16-bit samples reach 65535, float ones 1, unless they show that they do not."""
-    if mode.startswith("I;16"):
-        return 65535.0
-    if mode == "F":
-        return 1.0 if brightest <= 1.0 else max(255.0, brightest)
-    return 255.0 if brightest <= 255 else max(65535.0, brightest)
-
-
-def _shrink(image: Image) -> Image:
-    from PIL import Image
-
-    longest = max(image.size)
-    if longest <= MAX_SIDE:
-        return image
-    width, height = (max(1, round(side * MAX_SIDE / longest)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return _to_array(decoded(data, name))
 
 
 def _to_array(image: Image) -> NDArray[np.uint8]:
@@ -278,7 +184,7 @@ def read_png_metadata(path: str | Path) -> dict[str, Any]:
         with Image.open(io.BytesIO(read_bytes(Path(path))), formats=("PNG",)) as image:
             text = image.info.get(METADATA_KEY)
         found = json.loads(text) if isinstance(text, str) else None
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, RecursionError) as error:
         raise ImageError(
             f"{path}: not a readable PNG file ({error}); only PNG files carry a request"
         ) from error

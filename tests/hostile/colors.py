@@ -38,7 +38,7 @@ def _modes() -> Iterator[Case]:
         build = partial(encoded, image.convert(mode), kind)
         yield picture(f"{kind.lower()}-{mode.lower()}", build, *QUARTERS, near=near.get(kind, 6))
     yield picture("jpeg-ycck", lambda: _ycck(), *QUARTERS, near=60)
-    yield picture("tiff-lab", lambda: encoded(_lab(quarters()), "TIFF"), *QUARTERS, near=20)
+    yield picture("tiff-lab", lambda: encoded(_lab(quarters()), "TIFF"), *QUARTERS, near=30)
     black_and_white = ((0, 0, 0), (255, 255, 255), (0, 0, 0), (255, 255, 255))
     stripes = Image.fromarray(quarters()[..., 1]).point(lambda value: 255 if value > 127 else 0)
     for kind in ("PNG", "TIFF", "BMP", "PPM", "GIF"):
@@ -55,10 +55,10 @@ def _modes() -> Iterator[Case]:
 
 
 def _ycck() -> bytes:
-    """Pillow writes plain CMYK; an Adobe marker with transform 2 says that the first three are YCbCr."""
+    """Pillow writes CMYK; an Adobe marker with transform 2 says that three of them are YCbCr."""
     inks = np.asarray(Image.fromarray(quarters()).convert("CMYK"))
-    rest = Image.fromarray(255 - inks[..., :3]).convert("YCbCr")
-    planes = np.dstack([np.asarray(rest), 255 - inks[..., 3]])
+    ink = Image.fromarray(np.ascontiguousarray(inks[..., :3])).convert("YCbCr")
+    planes = np.dstack([np.asarray(ink), 255 - inks[..., 3]])
     data = encoded(Image.fromarray(255 - planes, "CMYK"), "JPEG", quality=95, subsampling=0)
     at = data.index(b"Adobe")
     return data[: at + 11] + b"\x02" + data[at + 12 :]
@@ -94,7 +94,8 @@ def _sixteen_bit() -> Iterator[Case]:
     for kind in ("PNG", "TIFF", "JPEG2000"):
         yield picture(f"{kind.lower()}-16-bit-grey", partial(encoded, Image.fromarray(ramp), kind), *steps)
     yield picture("png-16-bit-rgb", lambda: _cv2_written(".png", 257), *QUARTERS)
-    yield picture("jpeg2000-16-bit-rgb", lambda: _cv2_written(".jp2", 257), *QUARTERS, near=6)
+    # Pillow rounds up without a bound there: its brightest 128 of 65536 come out black.
+    yield refused("jpeg2000-16-bit-rgb", lambda: _cv2_written(".jp2", 257))
     yield picture("tiff-16-bit-rgb", lambda: _cv2_written(".tiff", 257), *QUARTERS)
     yield picture("ppm-16-bit", lambda: b"P6 1 1 65535\n" + struct.pack(">3H", 65535, 0, 0), RED)
     yield picture("pgm-16-bit", lambda: b"P5 1 1 65535\n" + struct.pack(">H", 32896), (128, 128, 128))
@@ -150,11 +151,7 @@ def _floats() -> Iterator[Case]:
         (0, 0, 0),
     )
     yield picture("tiff-subnormal", lambda: _float_tiff([1e-40] * 4), (0, 0, 0))
-    yield picture(
-        "tiff-double",
-        lambda: raw.tiff(raw.plain_tags(2, 2, 64, format=3), struct.pack("<4d", *[0.5] * 4)),
-        (128, 128, 128),
-    )
+    yield refused("tiff-double", lambda: raw.tiff(raw.plain_tags(2, 2, 64, format=3), bytes(32)))
     yield refused("tiff-float-rgb", lambda: raw.tiff(raw.plain_tags(2, 2, [32] * 3, 3, format=3), bytes(48)))
     yield refused("tiff-half-float", lambda: raw.tiff(raw.plain_tags(2, 2, 16, format=3), bytes(8)))
     yield picture("pfm", lambda: b"Pf\n1 1\n-1.0\n" + struct.pack("<f", 0.5), (128, 128, 128))

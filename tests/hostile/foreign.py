@@ -7,6 +7,7 @@ import json
 import pickle
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 
 from hostile import raw
 from hostile.cases import QUARTERS, Case, picture, refused
@@ -17,7 +18,7 @@ SCRIPT = b"<script>alert(1)</script>"
 
 def cases() -> Iterator[Case]:
     for name, data in OTHERS.items():
-        yield refused(name, lambda data=data: data)
+        yield refused(name, partial(bytes, data))
     yield refused("pickle", lambda: pickle.dumps({"a": 1}))
     yield refused("zip", lambda: _zip())
     yield picture("png-and-zip", lambda: encoded(quarters()) + _zip(), *QUARTERS)

@@ -129,9 +129,11 @@ def _resizable(image: Image) -> Image:
     """Any mode as one that resizes well and that a profile may speak of: L, RGB, RGBA, CMYK, LAB."""
     if image.mode in _BROAD:
         return _eight_bit(image)
-    if image.has_transparency_data:
-        return image.convert("RGBA")
-    return image if image.mode in {"L", "RGB", "CMYK", "LAB"} else image.convert("RGB")
+    if image.mode == "RGBA" or (
+        image.mode in {"L", "RGB", "CMYK", "LAB"} and not image.has_transparency_data
+    ):
+        return image  # convert would copy it
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 
 def _eight_bit(image: Image) -> Image:

@@ -14,7 +14,7 @@ from faceavatar.errors import ImageError
 MOST_SEGMENTS = 5_000
 MOST_SCANS = 100  # encoders write 10 or so; libjpeg-turbo's own fuzzers stop at 500
 MOST_TILES = 1_024
-MOST_COMPONENTS = 5
+MOST_CHANNELS = 5
 MOST_EXIF = 2**20
 MOST_PLAIN_PPM = 4 * 2**20  # numbers as text are read in Python, a second for this much
 _SIZED = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF markers
@@ -89,16 +89,22 @@ def _check_jpeg_2000(data: bytes, name: str) -> None:
     """Every codestream header in the file, since a box before the real one may hold another."""
     at = data.find(b"\xff\x4f\xff\x51")
     while at >= 0:
-        head = data[at + 8 : at + 42]
-        if len(head) == 34:
-            width, height, left, top, tile_width, tile_height, x, y, parts = struct.unpack(">8IH", head)
-            if not tile_width or not tile_height:
-                raise ImageError(f"{name}: a JPEG 2000 picture with tiles of no size; save it anew")
-            tiles = -(-max(0, width - x) // tile_width) * -(-max(0, height - y) // tile_height)
-            if tiles > MOST_TILES or parts > MOST_COMPONENTS:
-                raise ImageError(
-                    f"{name}: a JPEG 2000 picture of {tiles} tiles and {parts} channels, allowed "
-                    f"{MOST_TILES} and {MOST_COMPONENTS}; save it anew"
-                )
-            del left, top
+        head = data[at + 8 : at + 43]
+        if len(head) == 35:
+            _check_codestream(head, name)
         at = data.find(b"\xff\x4f\xff\x51", at + 4)
+
+
+def _check_codestream(head: bytes, name: str) -> None:
+    """head: the segment SIZ from its sizes to the first channel's depth."""
+    width, height, _, _, tile_width, tile_height, x, y, channels, depth = struct.unpack(">8IHB", head)
+    if not tile_width or not tile_height:
+        raise ImageError(f"{name}: a JPEG 2000 picture with tiles of no size; save it anew")
+    tiles = -(-max(0, width - x) // tile_width) * -(-max(0, height - y) // tile_height)
+    if tiles > MOST_TILES or not 0 < channels <= MOST_CHANNELS:
+        got = f"{tiles} tiles and {channels} channels, allowed {MOST_TILES} and {MOST_CHANNELS}"
+        raise ImageError(f"{name}: a JPEG 2000 picture of {got}; save it anew")
+    if channels > 1 and (depth & 0x7F) + 1 > 8:
+        # Pillow's rounding overflows there: what is all but white comes out black.
+        bits = (depth & 0x7F) + 1
+        raise ImageError(f"{name}: a JPEG 2000 picture of {bits} bits a colour, allowed 8; save it as PNG")

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import sys
 from collections.abc import Mapping
+from contextlib import aclosing
 from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
@@ -114,11 +117,24 @@ async def _in_time(reading: Any) -> Any:
         raise UnreadableBody("the connection ended before the body did") from error
 
 
+class _InMemory(MultiPartParser):
+    """Starlette's own puts a file of more than a megabyte on the disk, which may be full, or keep a face."""
+
+    spool_max_size = sys.maxsize
+
+
 async def _read_form(request: Request, most: int) -> FormData:
+    fields = len(ImageToImage.model_fields)
     try:
-        return await request.form(max_files=1, max_fields=len(ImageToImage.model_fields), max_part_size=most)
-    except HTTPException as error:
-        raise UnreadableBody(f"the form cannot be read: {error.detail}") from error
+        if _media_type(request) != _FORMS[0]:
+            return await request.form(max_files=1, max_fields=fields, max_part_size=most)
+        async with aclosing(request.stream()) as stream:
+            return await _InMemory(
+                request.headers, stream, max_files=1, max_fields=fields, max_part_size=most
+            ).parse()
+    except (HTTPException, MultiPartException) as error:
+        told = error.detail if isinstance(error, HTTPException) else error.message
+        raise UnreadableBody(f"the form cannot be read: {told}") from error
 
 
 async def _of_form(form: FormData) -> ImageToImage:

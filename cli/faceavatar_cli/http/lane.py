@@ -20,6 +20,7 @@ from faceavatar.image import encode_lossy, encode_png, refuse_large
 from faceavatar_cli.http.fair import FairQueue
 from faceavatar_cli.http.job import Job
 from faceavatar_cli.http.problems import problem_of
+from faceavatar_cli.http.steadily import steadily
 from faceavatar_cli.http.workshop import Workshop
 
 FETCHERS_A_CALLER = 4  # a caller with slow URLs leaves threads for others
@@ -50,8 +51,8 @@ class Lane:
         self._tasks: set[asyncio.Task[None]] = set()
         self.run_seconds = 1.0  # of the last run
         for _ in range(PREPARERS):
-            self._start(self._prepare_all())
-        self._start(self._draw_all())
+            self._start(steadily(f"preparing for {self._name}", self._prepare_all))
+        self._start(steadily(f"drawing with {self._name}", self._draw_all))
 
     def add(self, job: Job) -> None:
         """Take a job in."""
@@ -130,15 +131,14 @@ class Lane:
             self._preparing.add(job)
             try:
                 prepared = await _in(self._preparers, self._prepare, job)
+                if not job.stopped:
+                    job.photo, job.prepared = None, prepared
+                    self._ready.put(job.caller, job, _arrival)
+                    self._to_draw.set()
             except Exception as error:
                 self._fail(job, error)
-                continue
             finally:
                 self._preparing.discard(job)
-            if not job.stopped:
-                job.photo, job.prepared = None, prepared
-                self._ready.put(job.caller, job, _arrival)
-                self._to_draw.set()
 
     def _prepare(self, job: Job) -> Prepared:
         """In a thread: bytes, the face in them, the words."""
@@ -158,15 +158,22 @@ class Lane:
                 self._to_draw.clear()
                 await self._to_draw.wait()
                 continue
-            jobs = await self._gather(first)
-            self._to_prepare.set()
-            self._moved()
-            if jobs:
-                await self._draw(jobs)
+            taken = [first]
+            try:
+                await self._gather(taken)
+                self._to_prepare.set()
+                self._moved()
+                jobs = [job for job in taken if not job.stopped]
+                if jobs:
+                    await self._draw(jobs)
+            except Exception as error:  # in here, since what is drawn has its own: nobody may wait for ever
+                for job in taken:
+                    self._fail(job, error)
+                raise
 
-    async def _gather(self, first: Job) -> list[Job]:
+    async def _gather(self, jobs: list[Job]) -> None:
         """Those that can be drawn together with the first; waits a few milliseconds for more."""
-        jobs, pictures = [first], first.pictures
+        first, pictures = jobs[0], jobs[0].pictures
         deadline = time.monotonic() + self._shop.settings.gather_seconds
         while pictures < self._shop.settings.together:
             mate = self._ready.take(partial(_fit, first, self._shop.settings.together - pictures))
@@ -182,7 +189,6 @@ class Lane:
                 await asyncio.wait_for(self._to_draw.wait(), left)
             except TimeoutError:
                 break
-        return [job for job in jobs if not job.stopped]
 
     async def _draw(self, jobs: Sequence[Job]) -> None:
         prepared = [job.prepared for job in jobs if job.prepared is not None]

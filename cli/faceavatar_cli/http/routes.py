@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from faceavatar.errors import FaceAvatarError
 from faceavatar_cli.http.answers import news_of, status_of, task_answer_of
 from faceavatar_cli.http.bodies import read_get_image, read_image_to_image
 from faceavatar_cli.http.callers import Caller
@@ -209,6 +210,9 @@ async def _as_lines(
                 event = following.result()
             except StopAsyncIteration:
                 return
+            except FaceAvatarError as error:  # the queue is away: too late for another status
+                yield f": {error.code}\n\n"
+                return
             following = None
             output = await service.outputs(event.record, base_url)
             told = news_of(event, output).model_dump_json()
@@ -216,7 +220,7 @@ async def _as_lines(
     finally:
         if following is not None:
             following.cancel()
-            with suppress(asyncio.CancelledError, StopAsyncIteration):
+            with suppress(asyncio.CancelledError, StopAsyncIteration, FaceAvatarError):
                 await following
         if isinstance(events, AsyncGenerator):
             await events.aclose()

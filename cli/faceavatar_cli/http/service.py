@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 
 from faceavatar import AvatarEngine, InvalidRequest, PackNotFound
 from faceavatar_cli.http.answers import answer_of, outputs_of
@@ -18,6 +19,7 @@ from faceavatar_cli.http.metrics import Metrics
 from faceavatar_cli.http.problems import NotReady, TaskNotFound
 from faceavatar_cli.http.rates import Rates
 from faceavatar_cli.http.settings import Limits, Settings, Token
+from faceavatar_cli.http.steadily import steadily
 from faceavatar_cli.http.store import FolderStore
 from faceavatar_cli.http.tasks import OutputStore, QueueRunner, Submission, TaskRecord, TaskRunner
 from faceavatar_cli.http.tokens import Keyring
@@ -56,9 +58,10 @@ class Service:
             self._take(self._given)
         else:
             self._work.append(asyncio.create_task(self._load()))
-        self._work.append(asyncio.create_task(self._sweep()))
+        self._work.append(asyncio.create_task(steadily("the removal of old pictures", self._sweep)))
         if self._queue is not None and self._teller is not None:
-            self._work.append(asyncio.create_task(self._queue.tell_ended(self._deliver)))
+            telling = partial(self._queue.tell_ended, self._deliver)
+            self._work.append(asyncio.create_task(steadily("the telling of webhooks", telling)))
 
     async def close(self) -> None:
         """Stop; tasks in memory end as interrupted."""

@@ -18,6 +18,7 @@ from faceavatar.errors import InvalidRequest, MissingExtra
 from faceavatar.fetch import Rules
 from faceavatar_cli.http.app import create_app
 from faceavatar_cli.http.callers import is_loopback
+from faceavatar_cli.http.connections import TimedHeads
 from faceavatar_cli.http.settings import MEGABYTE, Limits, Settings, Token
 from faceavatar_cli.http.tasks import OutputStore, QueueRunner
 from faceavatar_cli.http.tokens import VARIABLE, read_file, read_variable
@@ -95,7 +96,12 @@ class Serving:
             if not self.settings.tokens:
                 say("no tokens are configured: only programs on this machine may call")
             config = uvicorn.Config(
-                app, log_config=_logging(), server_header=False, timeout_graceful_shutdown=DRAIN_SECONDS
+                app,
+                http=TimedHeads,
+                ws="none",
+                log_config=_logging(),
+                server_header=False,
+                timeout_graceful_shutdown=DRAIN_SECONDS,
             )
             uvicorn.Server(config).run(sockets=[door])
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from faceavatar_cli.exits import CannotWrite
 
 NAME = re.compile(r"[A-Za-z0-9_-]{32,64}\.png")
 
@@ -18,12 +21,20 @@ class FolderStore:
     folder: Path
 
     def put(self, task_id: str, index: int, png: bytes) -> str:
-        """Written beside and moved in, so that no reader sees half a picture."""
+        """Written beside and moved in, so that no reader sees half a picture. Raises CannotWrite."""
         name = f"{secrets.token_urlsafe(24)}.png"
-        self.folder.mkdir(parents=True, exist_ok=True)
         half = self.folder / f".{name}"
-        half.write_bytes(png)
-        half.replace(self.folder / name)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            half.write_bytes(png)
+            half.replace(self.folder / name)
+        except OSError as error:
+            with suppress(OSError):  # half a picture would only keep a full disk full
+                half.unlink(missing_ok=True)
+            raise CannotWrite(
+                f"the picture could not be kept ({error.strerror}); the server's --outputs has to be writable "
+                "and needs room: then send the request again"
+            ) from error
         return name
 
     def open(self, name: str) -> bytes | None:
@@ -39,7 +50,8 @@ class FolderStore:
         """Remove what is older."""
         before, gone = time.time() - seconds, 0
         for path in self.folder.glob("*.png"):
-            if path.stat().st_mtime < before:
-                path.unlink(missing_ok=True)
-                gone += 1
+            with suppress(FileNotFoundError):  # another server sweeps the same folder
+                if path.stat().st_mtime < before:
+                    path.unlink()
+                    gone += 1
         return gone

@@ -144,8 +144,10 @@ class LocalQueue:
             pause, started = min(_LONGEST_PAUSE, 2 * pause + 0.5), time.monotonic()
             try:
                 self._restart()
+            except FaceAvatarError as error:
+                log.warning("%s; it is tried again in %.0f s", error, pause)
             except Exception:
-                log.exception("the embedded broker does not come up; it is tried again in %.0f s", pause)
+                log.exception("broker and worker do not come up; it is tried again in %.0f s", pause)
 
     def _restart(self) -> None:
         if not self._broker.running():

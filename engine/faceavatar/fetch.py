@@ -9,6 +9,7 @@ byte. This room knows nothing of pictures.
 
 from __future__ import annotations
 
+import _thread
 import base64
 import binascii
 import ipaddress
@@ -116,10 +117,10 @@ def fetch(url: str, rules: Rules = DEFAULT_RULES) -> bytes:
             with _connected(urlsplit(url), rules, deadline) as (connection, target):
                 headers = {"User-Agent": "faceavatar", "Accept": "image/*"}
                 connection.request("GET", target, headers=headers)
-                response = connection.getresponse()
-                if response.status == 200:
-                    return _read_capped(response, name, rules.max_bytes)
-                url = _next_url(url, response, name)
+                with closing(connection.getresponse()) as response:
+                    if response.status == 200:
+                        return _read_capped(response, name, rules.max_bytes)
+                    url = _next_url(url, response, name)
     raise ImageError(f"{name}: more than {_REDIRECTS} redirects; hand in the URL of the picture itself")
 
 
@@ -134,7 +135,8 @@ def post(url: str, body: bytes, headers: Mapping[str, str], rules: Rules = DEFAU
         _connected(urlsplit(url), rules, deadline) as (connection, target),
     ):
         connection.request("POST", target, body, {"User-Agent": "faceavatar", **headers})
-        return connection.getresponse().status
+        with closing(connection.getresponse()) as response:
+            return response.status
 
 
 @contextmanager
@@ -172,10 +174,9 @@ def _connected(parts: SplitResult, rules: Rules, deadline: float) -> Iterator[tu
     if secure:
         context = ssl.create_default_context()
         reached = context.wrap_socket(reached, server_hostname=host, do_handshake_on_connect=False)
-    late = threading.Event()
-    watch = threading.Timer(max(0.0, deadline - time.monotonic()), _hang_up, (reached, late))
-    watch.daemon = True
-    watch.start()
+    over, late = threading.Event(), threading.Event()
+    # Not a Thread: where memory has run out, its start would wait for ever for a thread that never began.
+    _thread.start_new_thread(_hang_up, (reached, deadline, over, late))
     try:
         with closing((HTTPSConnection if secure else HTTPConnection)(host, port)) as connection:
             connection.sock = reached
@@ -190,12 +191,16 @@ def _connected(parts: SplitResult, rules: Rules, deadline: float) -> Iterator[tu
             raise TimeoutError(f"{rules.seconds:.0f} s are over") from error
         raise
     finally:
-        watch.cancel()
+        over.set()
         reached.close()
 
 
-def _hang_up(connection: socket.socket, late: threading.Event) -> None:
-    """Ends whatever waits on a socket, in another thread: closing alone would not wake it."""
+def _hang_up(
+    connection: socket.socket, deadline: float, over: threading.Event, late: threading.Event
+) -> None:
+    """Ends whatever waits on a socket beyond the deadline, in another thread: closing would not wake it."""
+    if over.wait(max(0.0, deadline - time.monotonic())):
+        return
     late.set()
     with suppress(OSError):  # it is closed already
         socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not the TLS one, which belongs to its reader

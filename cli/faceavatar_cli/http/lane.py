@@ -7,13 +7,13 @@ drawing, and encoding, which the next run does not wait for.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from faceavatar import AvatarEngine, AvatarResult, Step
+from faceavatar import AvatarEngine, AvatarResult, FaceAvatarError, Step
 from faceavatar.engine import Prepared
 from faceavatar.fetch import read_remote, shown, source_kind
 from faceavatar.image import encode_lossy, encode_png, refuse_large
@@ -21,6 +21,7 @@ from faceavatar_cli.http.fair import FairQueue
 from faceavatar_cli.http.job import Job
 from faceavatar_cli.http.problems import problem_of
 from faceavatar_cli.http.steadily import steadily
+from faceavatar_cli.http.threads import in_pool, standing_pool
 from faceavatar_cli.http.workshop import Workshop
 
 FETCHERS_A_CALLER = 4  # a caller with slow URLs leaves threads for others
@@ -28,6 +29,7 @@ PREPARERS = 2
 PNG_EFFORT = 4  # on few cores encoding takes its time from drawing
 AHEAD = 16  # so many stand prepared at least; what more come wait as small as they came
 _OWN_STAGES = ("load_image", "detect", "embed", "text", "decode", "matting")
+_log = logging.getLogger(__name__)
 
 
 class Abandoned(Exception):
@@ -46,8 +48,8 @@ class Lane:
         self._preparing: set[Job] = set()
         self._to_prepare, self._to_draw = asyncio.Event(), asyncio.Event()
         self._fetching: dict[str, asyncio.Semaphore] = {}
-        self._preparers = ThreadPoolExecutor(PREPARERS, thread_name_prefix="prepare")
-        self._hand = ThreadPoolExecutor(1, thread_name_prefix="draw")
+        self._preparers = standing_pool(PREPARERS, "prepare")
+        self._hand = standing_pool(1, "draw")
         self._tasks: set[asyncio.Task[None]] = set()
         self.run_seconds = 1.0  # of the last run
         for _ in range(PREPARERS):
@@ -108,7 +110,7 @@ class Lane:
                 return
             start, url = time.perf_counter(), job.submission.request.image
             try:
-                job.photo = await _in(self._shop.fetchers, read_remote, url, self._shop.rules)
+                job.photo = await in_pool(self._shop.fetchers, read_remote, url, self._shop.rules)
             except Exception as error:
                 self._fail(job, error)
                 return
@@ -130,7 +132,7 @@ class Lane:
                 continue
             self._preparing.add(job)
             try:
-                prepared = await _in(self._preparers, self._prepare, job)
+                prepared = await in_pool(self._preparers, self._prepare, job)
                 if not job.stopped:
                     job.photo, job.prepared = None, prepared
                     self._ready.put(job.caller, job, _arrival)
@@ -198,7 +200,7 @@ class Lane:
             job.change(status="running", started=now, position=None)
         start = time.perf_counter()
         try:
-            results = await _in(self._hand, self._run, jobs, prepared, asyncio.get_running_loop())
+            results = await in_pool(self._hand, self._run, jobs, prepared, asyncio.get_running_loop())
         except Exception as error:
             if len(jobs) == 1:
                 self._fail(jobs[0], error)
@@ -239,7 +241,7 @@ class Lane:
         """Encodes and keeps the pictures."""
         start = time.perf_counter()
         try:
-            names = await _in(self._shop.encoders, self._keep, job, result)
+            names = await in_pool(self._shop.encoders, self._keep, job, result)
         except Exception as error:
             self._fail(job, error)
             return
@@ -265,6 +267,9 @@ class Lane:
         if job.stopped:
             return
         problem = problem_of(error)
+        if problem.status >= 500:
+            trace = None if isinstance(error, FaceAvatarError) else error
+            _log.error("task %s failed: %s", job.record.id, error, exc_info=trace)
         job.change(
             status="failed", error=problem.code, error_data=problem.data, finished=time.time(), position=None
         )
@@ -304,7 +309,3 @@ def _previews(job: Job, step: Step) -> tuple[bytes, ...]:
     if not job.listeners or step.preview is None:
         return ()
     return tuple(encode_lossy(image, "jpeg") for image in step.preview)
-
-
-async def _in(pool: ThreadPoolExecutor, work: Callable[..., Any], *arguments: Any) -> Any:
-    return await asyncio.get_running_loop().run_in_executor(pool, work, *arguments)

@@ -19,6 +19,7 @@ from faceavatar.errors import (
     OverBudget,
     UrlRefused,
 )
+from faceavatar_cli.exits import CannotWrite
 
 # HTTP status -> the error codes that are answered with it.
 STATUSES: Mapping[int, tuple[str, ...]] = {
@@ -63,6 +64,10 @@ STATUSES: Mapping[int, tuple[str, ...]] = {
 REFUSED_URL = (
     "this URL is not fetched: only http and https, without a user name or password, and only from public "
     "addresses, redirects included; upload the picture instead, or have the server allow the host by name"
+)
+# Where the server keeps its pictures is told in its log only.
+NOT_KEPT = "the server's store is full or out of reach: nothing could be kept; send the request again later"
+    "the server's store is full or out of reach, so nothing could be kept; send the request again later"
 )
 STATUS_OF: Mapping[str, int] = {code: status for status, codes in STATUSES.items() for code in codes}
 
@@ -195,7 +200,7 @@ def problem_of(error: BaseException) -> Problem:
     """The answer to an error; one that nobody raised on purpose is told as `internal`, without its words."""
     if not isinstance(error, FaceAvatarError):
         return Problem("internal", {"message": "a fault of the server; its log says more"}, 500, {})
-    data: dict[str, Any] = {"message": REFUSED_URL if isinstance(error, UrlRefused) else str(error)}
+    data: dict[str, Any] = {"message": _told(error)}
     headers: Mapping[str, str] = {}
     if isinstance(error, InvalidRequest):
         data |= {"field": error.field, "got": _plain(error.got), "allowed": error.allowed}
@@ -213,6 +218,12 @@ def problem_of(error: BaseException) -> Problem:
         data |= error.more
         headers = error.headers()
     return Problem(error.code, data, STATUS_OF.get(error.code, 500), headers)
+
+
+def _told(error: FaceAvatarError) -> str:
+    if isinstance(error, UrlRefused):
+        return REFUSED_URL
+    return NOT_KEPT if isinstance(error, CannotWrite) else str(error)
 
 
 def _plain(value: object) -> object:

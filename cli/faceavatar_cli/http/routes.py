@@ -26,7 +26,7 @@ TaskId = Annotated[str, Path(max_length=LONGEST_NAME, description="The task_id o
 router = APIRouter()
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:  # a plain function would be called in a thread
     service: Service = request.app.state.service
     return service
 

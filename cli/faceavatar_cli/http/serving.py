@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import signal
 import socket
@@ -21,10 +22,12 @@ from faceavatar_cli.http.callers import is_loopback
 from faceavatar_cli.http.connections import TimedHeads
 from faceavatar_cli.http.settings import MEGABYTE, Limits, Settings, Token
 from faceavatar_cli.http.tasks import OutputStore, QueueRunner
+from faceavatar_cli.http.threads import standing_pool
 from faceavatar_cli.http.tokens import VARIABLE, read_file, read_variable
 
 WEBHOOK_VARIABLE = "FACEAVATAR_WEBHOOK_SECRET"
 DRAIN_SECONDS = 20  # that requests under way may take when the server is told to stop
+HELPERS = 8  # threads that read pictures from the disk, and long bodies
 _WEAKEST_WEBHOOK_SECRET = 16
 
 
@@ -103,7 +106,9 @@ class Serving:
                 server_header=False,
                 timeout_graceful_shutdown=DRAIN_SECONDS,
             )
-            uvicorn.Server(config).run(sockets=[door])
+            with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+                runner.get_loop().set_default_executor(standing_pool(HELPERS, "help"))
+                runner.run(uvicorn.Server(config).serve(sockets=[door]))
 
     @contextmanager
     def _listening(self) -> Iterator[socket.socket]:

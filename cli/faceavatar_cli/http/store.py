@@ -32,8 +32,8 @@ class FolderStore:
             with suppress(OSError):  # half a picture would only keep a full disk full
                 half.unlink(missing_ok=True)
             raise CannotWrite(
-                f"the picture could not be kept ({error.strerror}); the server's --outputs has to be writable "
-                "and needs room: then send the request again"
+                f"{self.folder}: cannot be written ({error.strerror}); "
+                "make room there, or choose another folder with --outputs"
             ) from error
         return name
 

@@ -6,7 +6,6 @@ time can be forged, and an old answer is known as one.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import logging
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 from faceavatar.errors import ImageError
 from faceavatar.fetch import Rules, post, shown
 from faceavatar_cli.http.contract import Answer
+from faceavatar_cli.http.threads import in_pool, standing_pool
 
 SIGNATURE, TIMESTAMP = "X-Faceavatar-Signature", "X-Faceavatar-Timestamp"
 PAUSES = (1.0, 5.0, 25.0)  # seconds before each further try
@@ -76,9 +76,7 @@ class Teller:
 
     secret: str = field(repr=False)
     allowed_hosts: frozenset[str] = frozenset()
-    threads: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(TELLERS, thread_name_prefix="webhook"), repr=False
-    )
+    threads: ThreadPoolExecutor = field(default_factory=lambda: standing_pool(TELLERS, "webhook"), repr=False)
 
     def tell(self, url: str, answer: Answer) -> None:
         """Begin a delivery."""
@@ -86,8 +84,8 @@ class Teller:
 
     async def delivered(self, url: str, answer: Answer) -> bool:
         """Deliver and wait for it; whether it was taken."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.threads, deliver, url, answer, self.secret, self.allowed_hosts)
+        told: bool = await in_pool(self.threads, deliver, url, answer, self.secret, self.allowed_hosts)
+        return told
 
     def close(self) -> None:
         """What has begun is finished, what waits is not begun."""

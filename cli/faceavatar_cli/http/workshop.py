@@ -9,6 +9,7 @@ from faceavatar.fetch import Rules
 from faceavatar_cli.http.metrics import Metrics
 from faceavatar_cli.http.settings import Settings
 from faceavatar_cli.http.tasks import OutputStore
+from faceavatar_cli.http.threads import standing_pool
 
 FETCHERS = 16  # pictures fetched at once
 ENCODERS = 2
@@ -27,8 +28,8 @@ class Workshop:
     @classmethod
     def open(cls, settings: Settings, store: OutputStore, metrics: Metrics) -> Workshop:
         """With fresh threads."""
-        fetchers = ThreadPoolExecutor(FETCHERS, thread_name_prefix="fetch")
-        return cls(settings, store, metrics, fetchers, ThreadPoolExecutor(ENCODERS, "encode"))
+        fetchers, encoders = standing_pool(FETCHERS, "fetch"), standing_pool(ENCODERS, "encode")
+        return cls(settings, store, metrics, fetchers, encoders)
 
     @property
     def rules(self) -> Rules:

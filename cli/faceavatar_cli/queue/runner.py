@@ -6,7 +6,6 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
@@ -17,6 +16,7 @@ from faceavatar.fetch import read_remote, source_kind
 from faceavatar.image import refuse_large
 from faceavatar_cli.http.problems import Busy, QueueUnavailable
 from faceavatar_cli.http.tasks import Submission, TaskEvent, TaskRecord
+from faceavatar_cli.http.threads import in_pool, standing_pool
 from faceavatar_cli.queue.app import Bell, close_app, make_app, open_records, unreachable
 from faceavatar_cli.queue.records import NewTask
 from faceavatar_cli.queue.settings import QueueSettings
@@ -47,7 +47,7 @@ class CeleryRunner:
         self.store, self._app = store, app
         records, bell = open_records(app, settings), Bell(app, settings)
         self._records, self._bell, self._settings, self._photos = records, bell, settings, photos
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="queue")
+        self._threads = standing_pool(THREADS, "queue")
         self._sweeper = Sweeper(records, bell, store)
 
     @classmethod
@@ -173,7 +173,8 @@ class CeleryRunner:
         return record
 
     async def _in_thread(self, work: Callable[[], Got]) -> Got:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._guarded, work)
+        got: Got = await in_pool(self._threads, self._guarded, work)
+        return got
 
     def _guarded(self, work: Callable[[], Any]) -> Any:
         try:

@@ -6,6 +6,7 @@ in, so that a second attempt makes the same files; and only the holder can end i
 
 from __future__ import annotations
 
+import _thread
 import logging
 import threading
 import time
@@ -161,21 +162,27 @@ class Worker:
     @contextmanager
     def _heart(self, task_id: str, owner: str) -> Iterator[Callable[[], Going]]:
         """Beats in a thread of its own, also while a model is loaded or a step is long."""
-        stop = threading.Event()
+        stop, begun, over = threading.Event(), threading.Event(), threading.Event()
         heard: list[Going] = ["on"]
 
         def beat() -> None:
-            while heard[0] == "on" and not stop.wait(self._lease / _BEATS_A_LEASE):
-                with suppress(RedisError):
-                    heard[0] = self._records.beat(task_id, owner)
+            begun.set()
+            try:
+                while heard[0] == "on" and not stop.wait(self._lease / _BEATS_A_LEASE):
+                    with suppress(RedisError):
+                        heard[0] = self._records.beat(task_id, owner)
+            finally:
+                over.set()
 
-        thread = threading.Thread(target=beat, name=f"heart of {task_id}", daemon=True)
-        thread.start()
+        # Not a Thread: where memory has run out, its start would wait for ever for a thread that never began.
+        # Without a heart each step still beats.
+        _thread.start_new_thread(beat, ())
         try:
             yield lambda: heard[0]
         finally:
             stop.set()
-            thread.join()
+            if begun.is_set():
+                over.wait()
 
     def _drop(self, task_id: str, owner: str, why: str, names: Sequence[str]) -> str:
         if why == "stop":

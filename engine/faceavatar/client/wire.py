@@ -205,9 +205,9 @@ def _preview(uri: str) -> bytes:
 
 def refusal(status: int, content: Mapping[str, Any] | None, retry_after: str | None) -> Exception | None:
     """The error that an answer tells, None where it tells none. retry_after: the header of that name."""
-    error = None if content is None else content.get("error")
-    if status < 400 and not error:
+    if status < 400:  # a failed task's record is no failed question
         return None
+    error = None if content is None else content.get("error")
     seconds = float(retry_after) if retry_after and retry_after.isdecimal() else None
     data = (content or {}).get("error_data") or {
         "message": f"the server answered {status}, which {_UNREADABLE}"

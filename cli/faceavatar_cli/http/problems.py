@@ -66,9 +66,7 @@ REFUSED_URL = (
     "addresses, redirects included; upload the picture instead, or have the server allow the host by name"
 )
 # Where the server keeps its pictures is told in its log only.
-NOT_KEPT = "the server's store is full or out of reach: nothing could be kept; send the request again later"
-    "the server's store is full or out of reach, so nothing could be kept; send the request again later"
-)
+NOT_KEPT = "the server's store is full or out of reach; nothing could be kept: send the request again later"
 STATUS_OF: Mapping[str, int] = {code: status for status, codes in STATUSES.items() for code in codes}
 
 

@@ -16,7 +16,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,7 @@ from queue_rig import PHOTO
 from served import Server, children
 
 from faceavatar import FaceAvatarError
-from faceavatar.client import AvatarClient, Patience
+from faceavatar.client import AvatarClient, Avatars, Patience
 
 JPEG = PHOTO.read_bytes()
 ONCE = Patience(tries=1)
@@ -155,7 +155,7 @@ class Calls:
 
 
 class Callers:
-    """Callers who each call, wait for the end, and call again: drawn at once, queued, and what is no photo."""
+    """Callers who each call, wait for the end, and call again: drawn at once, queued, and no photo at all."""
 
     def __init__(self, url: str, count: int = 4) -> None:
         self.calls = Calls()
@@ -204,6 +204,14 @@ class Callers:
         return "picture"
 
 
+def large_photo() -> bytes:
+    """A PNG of 16 megapixels: what it takes to read it is not to be had in a process that starves."""
+    buffer = io.BytesIO()
+    with Image.open(PHOTO) as photo:
+        photo.resize((4000, 4000)).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
 def check_picture(png: bytes) -> None:
     with Image.open(io.BytesIO(png), formats=("PNG",)) as picture:
         picture.load()
@@ -214,10 +222,9 @@ def answers_again(url: str, seconds: float) -> float:
     """Seconds until the server is well, draws at once, and draws what is queued; fails beyond a bound."""
     began = time.monotonic()
     with AvatarClient(url, timeout=seconds, patience=ONCE) as client:
-        for draw in (
-            lambda: client.generate(JPEG, num_inference_steps=1),
-            lambda: client.wait(client.submit(JPEG, num_inference_steps=1), timeout=seconds),
-        ):
+        at_once: Callable[[], Avatars] = lambda: client.generate(JPEG, num_inference_steps=1)  # noqa: E731
+        queued: Callable[[], Avatars] = lambda: client.wait(client.submit(JPEG, num_inference_steps=1))  # noqa: E731
+        for draw in (at_once, queued):
             while True:
                 try:
                     assert httpx.get(f"{url}/healthz", timeout=seconds).json() == {"status": "ok"}

@@ -10,13 +10,15 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
+from faceavatar_cli.http.connections import TimedHeads
+
 STARTS_SECONDS = 30.0
 
 
 @contextmanager
-def serving(app: FastAPI, port: int = 0) -> Iterator[str]:
+def serving(app: FastAPI, port: int = 0, http: type[TimedHeads] = TimedHeads) -> Iterator[str]:
     """The URL of the running app, without a slash at its end; it is stopped on leaving."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, http=http, log_level="warning"))
     thread = threading.Thread(target=server.run, name="service")
     thread.start()
     try:

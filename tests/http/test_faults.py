@@ -103,8 +103,8 @@ async def test_a_fault_in_the_loop_that_draws_fails_who_waits_and_the_next_are_d
         monkeypatch.setattr(Lane, "_moved", faulty)
         first = await client.post("/getImageToImage", json={"image": photo_uri})
         second = await client.post("/getImageToImage", json={"image": photo_uri})
-    assert first.status_code == 500
-    assert first.json()["status"] == "failed"
+    assert (first.status_code, first.json()["error"]) == (500, "out_of_memory")
+    assert "ask for a smaller size" in first.json()["error_data"]["message"]
     assert second.status_code == 200
 
 

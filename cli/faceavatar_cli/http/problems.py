@@ -196,6 +196,8 @@ class Problem:
 
 def problem_of(error: BaseException) -> Problem:
     """The answer to an error; one that nobody raised on purpose is told as `internal`, without its words."""
+    if isinstance(error, MemoryError):
+        error = OutOfMemory("the server has none left for this request")
     if not isinstance(error, FaceAvatarError):
         return Problem("internal", {"message": "a fault of the server; its log says more"}, 500, {})
     data: dict[str, Any] = {"message": _told(error)}

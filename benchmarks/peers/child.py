@@ -3,8 +3,9 @@
     python benchmarks/peers/child.py ROOM '{"checkpoint": ..., "options": {...}}'
 
 It runs in the peer's environment, so it knows the standard library and numpy only; a room beside it
-(with_diffusers.py and so on) knows one library. {"do": "prepare"}, {"do": "load"} and {"do": "draw",
-"number", "steps", "size", "decode", "out"} are understood; whatever a room raises is answered as {"error"}.
+(with_diffusers.py and so on) knows one library. {"do": "prepare"}, {"do": "load", "size"} and
+{"do": "draw", "number", "steps", "size", "decode", "out"} are understood; what a room raises is answered as
+{"error"}.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def main() -> None:
             if asked["do"] == "prepare":
                 room.prepare(spec)
             elif asked["do"] == "load":
-                function = room.load(spec)
+                function = room.load({**spec, "size": asked["size"]})
             else:
                 assert function is not None, "load comes before draw"
                 answer = draw(asked, function)

@@ -67,7 +67,7 @@ def _environment(engine: Engine) -> dict[str, str]:
 def measure_step(child: Child, number: int, picture: Path) -> dict[str, Any]:
     """Guidance steps of a loaded engine at 512x512: seconds of each, the first one of a run left out."""
     (_, load, _, drawn), _ = child.run(
-        [{"do": "load"}, _draw(WARM_UP, 2, decode=False), _draw(number, 6, decode=False)]
+        [_load(), _draw(WARM_UP, 2, decode=False), _draw(number, 6, decode=False)]
     )
     return {"load": load["seconds"], **_kept(drawn)}
 
@@ -75,7 +75,7 @@ def measure_step(child: Child, number: int, picture: Path) -> dict[str, Any]:
 def measure_picture(child: Child, number: int, picture: Path) -> dict[str, Any]:
     """A whole picture of a loaded engine: 20 steps and the decoder at 512x512, from prompt to pixels."""
     (_, load, _, drawn), _ = child.run(
-        [{"do": "load"}, _draw(WARM_UP, 2), _draw(number, 20, out=str(picture.with_suffix(".npy")))]
+        [_load(), _draw(WARM_UP, 2), _draw(number, 20, out=str(picture.with_suffix(".npy")))]
     )
     return {"load": load["seconds"], **_kept(drawn)}
 
@@ -90,9 +90,13 @@ def measure_process(
     files = list(_files(child))
     _forget(files) if cold else _remember(files)
     (imported, load, drawn), seconds = child.run(
-        [{"do": "load"}, _draw(number, PROCESS_STEPS, size=size, out=str(picture.with_suffix(".png")))]
+        [_load(size), _draw(number, PROCESS_STEPS, size=size, out=str(picture.with_suffix(".png")))]
     )
     return {"process": seconds, "import": imported["import"], "load": load["seconds"], **_kept(drawn)}
+
+
+def _load(size: int = 512) -> dict[str, Any]:
+    return {"do": "load", "size": size}
 
 
 def _draw(number: int, steps: int, size: int = 512, decode: bool = True, out: str = "") -> dict[str, Any]:

@@ -36,6 +36,9 @@ class _Numbers(click.ParamType[tuple[int, ...]]):
 @click.argument("pack", default="toon")
 @click.option("--provider", default="auto", show_default=True, help="What runs it, as for generate.")
 @click.option("--precision", help="What to compute in: fp32, bf16 or fp16 (as the graphs are stored).")
+@click.option(
+    "--engines", metavar="FOLDER|ignore", help="Compiled engines: a folder, or ignore those in the pack."
+)
 @click.option("--threads", type=click.IntRange(min=1), help="How many threads (one for each physical core).")
 @click.option("--batches", type=_Numbers(1, 8), help="Pictures at once (1,2,4,8).")
 @click.option("--sizes", type=_Numbers(256, 1536), help="Sides in pixels (256,512,768,1024).")
@@ -55,6 +58,7 @@ def bench(
     pack: str,
     provider: str,
     precision: str | None,
+    engines: str | None,
     threads: int | None,
     batches: tuple[int, ...] | None,
     sizes: tuple[int, ...] | None,
@@ -82,7 +86,7 @@ def bench(
             check_folder(place)
     asked = {"steps": steps, "batches": batches, "sizes": sizes, "runs": runs, "minutes": minutes}
     given = {name: value for name, value in asked.items() if value is not None}
-    work = Bench(pack, provider, precision, threads, lambda words: click.echo(words, err=True))
+    work = Bench(pack, provider, precision, engines, threads, lambda words: click.echo(words, err=True))
     report = work.run(quick_sweep if quick else full_sweep, given)
     before = last_run(report)
     kept = keep(report)

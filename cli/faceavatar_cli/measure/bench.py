@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from faceavatar import AvatarEngine, __version__
-from faceavatar.backends import physical_cores, resolve_provider
+from faceavatar.backends import physical_cores
 from faceavatar.pack import Pack, find_pack
 from faceavatar_cli.measure.cases import Sweep
 from faceavatar_cli.measure.fresh import measure_fresh
@@ -15,6 +15,8 @@ from faceavatar_cli.measure.machine import load_average, this_machine
 from faceavatar_cli.measure.peak import QUICK_SIDE, SIDE, measure_peaks
 from faceavatar_cli.measure.report import Report, now
 from faceavatar_cli.measure.runs import time_cases
+
+MEASURED = ("unet", "vae_decoder")  # the graphs whose arithmetic is counted: nearly all of a picture's
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Bench:
     pack: str
     provider: str
     precision: str | None
+    engines: str | None
     threads: int | None
     say: Callable[[str], None]
 
@@ -35,19 +38,19 @@ class Bench:
         load_before, folder = load_average(), find_pack(self.pack)
         pack = Pack.load(folder, check_hashes=False)
         sweep = sweep_of(pack.manifest.defaults.num_inference_steps, **given)
-        loading = {
+        loading: dict[str, Any] = {
             "pack": str(folder),
             "provider": self.provider,
             "precision": self.precision,
+            "engines": self.engines,
             "threads": self.threads,
         }
         self.say("fresh processes ...")
         fresh = measure_fresh(loading, sweep.base, sweep.fresh_runs)
         self.say("matrix products ...")
-        provider = resolve_provider(self.provider)
         side = QUICK_SIDE if sweep.fresh_runs == 1 else SIDE
-        before = measure_peaks(provider, self.threads, side)
-        engine = AvatarEngine.load(folder, self.provider, self.threads, self.precision)
+        engine = AvatarEngine.load(**loading).wait_until_open()
+        before = measure_peaks(engine.provider, self.threads, side)
         timed, skipped, uncounted = time_cases(engine, sweep.cases(), sweep.runs, sweep.seconds, self.say)
         after = measure_peaks(engine.provider, self.threads, side)
         return Report(
@@ -57,7 +60,7 @@ class Bench:
             pack=pack.name,
             pack_version=pack.manifest.version,
             provider=engine.provider,
-            precisions=_precisions(engine),
+            precisions={role: engine.precisions[role] for role in MEASURED},
             threads=self.threads or physical_cores(),
             load_before=load_before,
             peaks={name: max(value, before.get(name, 0.0)) for name, value in after.items()},
@@ -66,8 +69,3 @@ class Bench:
             skipped=tuple(skipped),
             missing=() if uncounted is None else (f"FLOP/s and shares of the peak: {uncounted}",),
         )
-
-
-def _precisions(engine: AvatarEngine) -> dict[str, str]:
-    """What the two graphs that cost most compute in."""
-    return {"unet": engine.unet.session.precision, "vae_decoder": engine.vae.session.precision}

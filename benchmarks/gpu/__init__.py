@@ -1,0 +1,1 @@
+"""Parity and speed on an NVIDIA GPU, against diffusers in the same process: python benchmarks/gpu/run.py."""

@@ -13,13 +13,23 @@ import pytest
 import tiny_pack
 from tiny_pack import CONTEXT, SCHEDULE, TOKENS
 
+from faceavatar import AvatarEngine, AvatarRequest
 from faceavatar.backends import DeviceSession, open_session
 from faceavatar.denoise import Conditions, Guidance, Noise, denoise
 from faceavatar.device_loop import denoise_on_device
-from faceavatar.errors import NumericalError, PackInvalid, SignatureMismatch
+from faceavatar.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    MissingGraph,
+    NumericalError,
+    PackInvalid,
+    SignatureMismatch,
+)
+from faceavatar.opening import stays_on_device
 from faceavatar.pack import Pack
 from faceavatar.schedulers import SCHEDULER_NAMES, NoiseSchedule, make_scheduler
 from faceavatar.unet import StepUNet, UNet
+from faceavatar.watch import Watch
 from faceavatar_export.step_graph import add_step_graph, write_step_graph
 
 SHAPE = (8, 8, 8)
@@ -194,6 +204,42 @@ def test_nan_is_refused_with_the_step_it_came_at(tmp_path: Path) -> None:
         )
 
 
+def test_latents_that_overflow_in_the_samplers_step_are_the_samplers_fault(step_unet: StepUNet) -> None:
+    noise = Noise([1], SHAPE)
+    scheduler = make_scheduler("ddim", EPSILON, 4)
+    with pytest.raises(NumericalError, match="scheduler gave NaN or infinite values at step 0"):
+        next(
+            denoise_on_device(
+                *(step_unet, scheduler, noise() * np.float32(1e37), conditions(), Guidance(3.0), noise)
+            )
+        )
+
+
+def test_a_step_that_overflows_below_fp32_is_done_again_in_fp32_and_said(tmp_path: Path, unet: UNet) -> None:
+    folder = tiny_pack.build(tmp_path / "poisoned", poison=True)
+    add_step_graph(folder)
+    poisoned = open_step(folder)
+    poisoned.session.precision = "fp16"  # type: ignore[misc]
+    poisoned.in_fp32 = lambda: unet.session
+    watch = Watch()
+    with watch.worn():
+        both(unet, poisoned, "unipc")
+    assert [(rerun.stage, rerun.precision) for rerun in watch.take()] == [("unet", "fp16")] * 6
+
+
+def test_a_deadline_ends_the_run_before_the_next_step(step_unet: StepUNet) -> None:
+    noise, asked = Noise([1], SHAPE), []
+    scheduler = make_scheduler("ddim", EPSILON, 4)
+    steps = denoise_on_device(step_unet, scheduler, noise(), conditions(), Guidance(3.0), noise)
+    with Watch(check=lambda: asked.append("unet")).worn():
+        next(steps)
+        next(steps)
+    assert len(asked) == 2
+    watch = Watch(timeout=1e-9)
+    with watch.worn(), pytest.raises(DeadlineExceeded):
+        next(steps)
+
+
 def test_the_step_graph_names_the_unets_weights_and_holds_none(tmp_path: Path) -> None:
     tiny_pack.build(tmp_path / "pack")
     path = tmp_path / "pack" / "unet.onnx"
@@ -231,3 +277,65 @@ def test_a_step_graph_of_another_unet_is_refused_when_the_manifest_is_read(
 def test_a_graph_that_is_no_unet_gets_no_step_graph(folder: Path) -> None:
     with pytest.raises(PackInvalid, match="expected a pack's UNet"):
         write_step_graph(folder / "vae_decoder.onnx", folder / "x.onnx")
+
+
+def request(**fields: Any) -> AvatarRequest:
+    given: dict[str, Any] = {"image": tiny_pack.photo("astronaut"), "seed": 7, "height": 512, "width": 512}
+    return AvatarRequest(**given | {"num_inference_steps": 4, "guidance_scale": 3.0} | fields)
+
+
+@pytest.fixture(scope="module")
+def engines(folder: Path) -> tuple[AvatarEngine, AvatarEngine]:
+    """One that steps on the host, one that stays on the device."""
+    return AvatarEngine.load(folder, "cpu"), AvatarEngine.load(folder, "cpu", device_loop=True)
+
+
+def test_an_engine_on_the_device_draws_what_the_engine_draws(
+    engines: tuple[AvatarEngine, AvatarEngine],
+) -> None:
+    plain, on_device = engines
+    assert isinstance(on_device.unet, StepUNet)
+    assert isinstance(plain.unet, UNet)
+    for fields in ({"batch": 3}, {"scheduler": "unipc"}, {"guidance_scale": 1.0, "scheduler": "lcm"}):
+        wanted, got = (engine.generate(request(**fields)) for engine in engines)
+        for ours, theirs in zip(got.images, wanted.images, strict=True):
+            assert int(np.abs(ours.astype(int) - theirs).max()) <= 1
+
+
+def test_previews_are_the_plain_loops(engines: tuple[AvatarEngine, AvatarEngine]) -> None:
+    asked = request(preview_every=2, batch=2)
+    for wanted, got in zip(*(engine.stream(asked) for engine in engines), strict=True):
+        assert (wanted.preview is None) == (got.preview is None)
+        for ours, theirs in zip(got.preview or (), wanted.preview or (), strict=True):
+            assert int(np.abs(ours.astype(int) - theirs).max()) <= 1
+
+
+def test_requests_drawn_together_on_the_device_get_their_own_pictures(
+    engines: tuple[AvatarEngine, AvatarEngine],
+) -> None:
+    on_device = engines[1]
+    asked = [request(seed=1, batch=2), request(seed=5, guidance_scale=8.0)]
+    together = on_device.generate_together([on_device.prepare(one) for one in asked])
+    for one, result in zip(asked, together, strict=True):
+        for ours, alone in zip(result.images, on_device.generate(one).images, strict=True):
+            assert int(np.abs(ours.astype(int) - alone).max()) <= 1
+
+
+def test_a_stream_left_early_leaves_the_engine_ready(engines: tuple[AvatarEngine, AvatarEngine]) -> None:
+    on_device = engines[1]
+    for step in on_device.stream(request()):
+        if step.index == 1:
+            break
+    assert len(on_device.generate(request()).images) == 1
+
+
+def test_an_engine_steps_on_the_host_unless_asked_where_there_is_no_gpu(
+    engines: tuple[AvatarEngine, AvatarEngine], tiny: Path
+) -> None:
+    assert stays_on_device(engines[0].pack, "cuda", None)
+    assert not stays_on_device(engines[0].pack, "cuda", False)
+    assert not stays_on_device(engines[0].pack, "cpu", None)
+    with pytest.raises(MissingGraph, match=r"python -m faceavatar_export\.step_graph PACK"):
+        AvatarEngine.load(tiny, "cpu", device_loop=True)
+    with pytest.raises(InvalidRequest, match="cuda_graphs: got True, allowed False with provider 'cpu'"):
+        AvatarEngine.load(engines[0].pack.folder, "cpu", device_loop=True, cuda_graphs=True)

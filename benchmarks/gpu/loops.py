@@ -101,9 +101,16 @@ def device_loop(session: Session, model: Model) -> Loop:
 
 
 def torch_unet(model: Model, dtype: torch.dtype, device: str, mode: str | None = "eager") -> Any:
-    """diffusers' UNet, laid out as it runs fastest; mode: "eager", or one of torch.compile's."""
+    """diffusers' UNet, laid out as it runs fastest; mode: "eager", or one of torch.compile's.
+
+    Narrow ones are traced whole, but their kernels not generated: that takes minutes on a processor.
+    """
     unet = model.load(dtype, device).to(memory_format=torch.channels_last)
-    return unet if mode == "eager" else torch.compile(unet, mode=mode)
+    if mode == "eager":
+        return unet
+    if model.narrow:
+        return torch.compile(unet, fullgraph=True, backend="aot_eager")
+    return torch.compile(unet, fullgraph=True, mode=mode)
 
 
 def torch_loop(unet: Any, model: Model, dtype: torch.dtype, device: str) -> Loop:

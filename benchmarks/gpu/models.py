@@ -177,9 +177,8 @@ def call(unet: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def export(model: Model) -> dict[str, Any]:
     """The UNet's graph in half precision, its step graph, and both with ONNX Runtime's attention."""
-    from faceavatar_export.fuse import write_fused
-
     from faceavatar_export.diffusion.modules import SdUNet
+    from faceavatar_export.fuse import write_fused
     from faceavatar_export.graphs import export_graph
     from faceavatar_export.step_graph import write_step_graph
 

@@ -19,13 +19,18 @@ from faceavatar.look import FaceReader, Look
 from faceavatar.plan import Plan
 from faceavatar.stopwatch import Stopwatch
 from faceavatar.text import TextEncoders, TextStates
-from faceavatar.unet import UNet
+from faceavatar.unet import StepUNet, UNet
 
 Floats = NDArray[np.float32]
 
 
 def make_conditions(
-    plan: Plan, look: Look | None, text: TextEncoders, faces: FaceReader, unet: UNet, clock: Stopwatch
+    plan: Plan,
+    look: Look | None,
+    text: TextEncoders,
+    faces: FaceReader,
+    unet: UNet | StepUNet,
+    clock: Stopwatch,
 ) -> Conditions:
     """The conditions of one request, (1, ...) arrays. Raises NumericalError, InvalidRequest."""
     request, guided = plan.request, plan.guided
@@ -66,7 +71,7 @@ def _sizes_and_pooled(plan: Plan, halves: Sequence[TextStates]) -> dict[str, lis
     return {"text_embeds": pooled, "time_ids": [ids] * len(halves)}
 
 
-def _guidance_input(plan: Plan, unet: UNet) -> dict[str, list[Floats]]:
+def _guidance_input(plan: Plan, unet: UNet | StepUNet) -> dict[str, list[Floats]]:
     """The guidance scale as a net distilled for it wants it: sines and cosines of it, (1, W).
 
     Meng et al. 2023 (arXiv 2210.03142) condition on w, where u + (1 + w) (c - u) is guided: scale = 1 + w.

@@ -7,6 +7,7 @@ sampler's and the guidance's own code, run on unit vectors. Same steps and same 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from faceavatar.errors import NumericalError
 from faceavatar.schedulers import Scheduler
 from faceavatar.schedulers.linear import KEPT, STATE, input_scales, run_matrices
 from faceavatar.unet import StepUNet, timesteps_for
-from faceavatar.watch import at_step, current
+from faceavatar.watch import Rerun, at_step, current
 
 # Read from one, written to the other, in turn: an input must not change while it is read.
 _STATES = ("state of even steps", "state of odd steps")
@@ -37,57 +38,109 @@ def denoise_on_device(
     """Denoise latents (B, C, h, w) of unit noise, step by step; arguments and errors as denoise's.
 
     A step's arrays are copied from the device when they are read, which has to be before the next step is
-    asked for: a ValueError afterwards.
+    asked for: a ValueError afterwards. A step that overflows below fp32 is done again by the plain net in
+    fp32, where there is one.
     """
-    pictures = len(latents)
-    feeds = batched(conditions, pictures)
-    rows = len(feeds["encoder_hidden_states"])
-    halves = rows // pictures
+    feeds, pictures = batched(conditions, len(latents)), len(latents)
     if clean is None:
         latents = latents * np.float32(scheduler.init_noise_sigma)
     else:
         latents = scheduler.add_noise(clean, latents, start)
     scales, matrices = input_scales(scheduler, start), run_matrices(scheduler, start)
+    weights = guidance.weights(len(feeds["encoder_hidden_states"]) // pictures, pictures)
     shapes = latents.shape, tuple((name, array.shape) for name, array in sorted(feeds.items()))
     with unet.session.bind(shapes) as on:
-        for name, array in feeds.items():
-            on.upload(name, array)
-        _prepare(on, latents, guidance.weights(halves, pictures))
-        names = [*feeds, "timestep", "input_scale", "guidance", "mix", "noise"]
+        run = _Run(unet, on, feeds, weights)
+        run.begin(latents)
         for index, (timestep, matrix) in enumerate(zip(scheduler.timesteps[start:], matrices, strict=True)):
-            scale = scales[index]
-            on.upload("timestep", timesteps_for(unet.session, float(timestep), rows))
-            on.upload("input_scale", np.full((halves, pictures, 1, 1, 1), scale, np.float32))
-            on.upload("mix", matrix[..., None, None, None, None])
-            if matrix[:, STATE + 1].any():
-                on.upload("noise", noise())
-            old, new = _STATES[index % 2], _STATES[(index + 1) % 2]
-            with at_step(start + index):
+            drawn = noise() if matrix[:, STATE + 1].any() else None
+            step = _Step(start + index, float(timestep), scales[index], matrix, drawn)
+            with at_step(step.index):
                 current().ask("unet")
-                on.run({name: name for name in names} | {"state": old}, _OUTPUTS | {"new_state": new})
-            if not np.isfinite(on.download("magnitude")):
-                raise NumericalError("unet", start + index)
-            read, close = _reader(on, old, new, scale)
+                run.step(step)
+            read, close = _reader(on, step)
             try:
-                yield Denoised(index, len(matrices), float(timestep), read)
+                yield Denoised(index, len(matrices), step.timestep, read)
             finally:
                 close()
 
 
-def _prepare(on: Buffers, latents: Floats, weights: Floats) -> None:
-    """What is the same at every step, and the state before the first."""
-    kept = np.zeros((KEPT, *latents.shape), np.float32)
-    on.upload(_STATES[0], np.concatenate([latents[None], kept]))
-    on.upload("noise", kept[0])
-    on.upload("guidance", weights)
-    on.reserve(_STATES[1], (STATE, *latents.shape), _FLOAT)
-    on.reserve("guided", latents.shape, _FLOAT)
-    on.reserve("magnitude", (), _FLOAT)
+@dataclass(frozen=True)
+class _Step:
+    """index: of the whole schedule. noise: None where the sampler draws none."""
+
+    index: int
+    timestep: float
+    scale: np.float32
+    matrix: Floats
+    noise: Floats | None
+
+    @property
+    def old(self) -> str:
+        return _STATES[self.index % 2]
+
+    @property
+    def new(self) -> str:
+        return _STATES[(self.index + 1) % 2]
 
 
-def _reader(
-    on: Buffers, old: str, new: str, scale: np.float32
-) -> tuple[Callable[[Part], Floats], Callable[[], None]]:
+@dataclass(frozen=True)
+class _Run:
+    """One run's buffers. weights: (H, B, 1, 1, 1), of each half in each picture's prediction."""
+
+    unet: StepUNet
+    on: Buffers
+    feeds: dict[str, Floats]
+    weights: Floats
+
+    def begin(self, latents: Floats) -> None:
+        """Upload what is the same at every step, and the state before the first, in both places."""
+        for name, array in self.feeds.items():
+            self.on.upload(name, array)
+        kept = np.zeros((KEPT, *latents.shape), np.float32)
+        for state in _STATES:
+            self.on.upload(state, np.concatenate([latents[None], kept]))
+        self.on.upload("noise", kept[0])
+        self.on.upload("guidance", self.weights)
+        self.on.reserve("guided", latents.shape, _FLOAT)
+        self.on.reserve("magnitude", (2,), _FLOAT)
+
+    def step(self, step: _Step) -> None:
+        """From the old state to the new one. Raises NumericalError."""
+        on, rows = self.on, len(self.feeds["encoder_hidden_states"])
+        on.upload("timestep", timesteps_for(self.unet.session, step.timestep, rows))
+        on.upload("input_scale", np.full(self.weights.shape, step.scale, np.float32))
+        on.upload("mix", step.matrix[..., None, None, None, None])
+        if step.noise is not None:
+            on.upload("noise", step.noise)
+        names = [*self.feeds, "timestep", "input_scale", "guidance", "mix", "noise"]
+        on.run({name: name for name in names} | {"state": step.old}, _OUTPUTS | {"new_state": step.new})
+        predicted, stepped = np.isfinite(on.download("magnitude"))
+        if not predicted:
+            stepped = self._again(step)
+        if not stepped:
+            raise NumericalError("scheduler", step.index)
+
+    def _again(self, step: _Step) -> bool:
+        """The same step by the plain net in fp32; whether the new latents are finite."""
+        exact, precision = self.unet.exact(), self.unet.session.precision
+        if exact is None or precision == "fp32":
+            raise NumericalError("unet", step.index)
+        state, halves = self.on.download(step.old), len(self.weights)
+        sample = np.concatenate([state[0] * step.scale] * halves)
+        predictions = np.stack(np.split(exact(sample, step.timestep, self.feeds), halves))
+        guided = (predictions * self.weights).sum(axis=0, dtype=np.float32)
+        if not np.isfinite(guided).all():
+            raise NumericalError("unet", step.index)
+        noise = np.zeros_like(guided) if step.noise is None else step.noise
+        state = np.tensordot(step.matrix, np.concatenate([state, guided[None], noise[None]]), 1)
+        self.on.upload("guided", guided)
+        self.on.upload(step.new, state)
+        current().note(Rerun("unet", precision, step.index))
+        return bool(np.isfinite(state[0]).all())
+
+
+def _reader(on: Buffers, step: _Step) -> tuple[Callable[[Part], Floats], Callable[[], None]]:
     """What reads a step's arrays, each from the device once, and what ends its time."""
     made: dict[Part, Floats] = {}
     over = False
@@ -99,9 +152,9 @@ def _reader(
                     f"{part}: the device has gone on; read a step before asking for the next one"
                 )
             if part == "latents":
-                made[part] = on.download(new)[0]
+                made[part] = on.download(step.new)[0]
             elif part == "before":
-                made[part] = on.download(old)[0] * scale
+                made[part] = on.download(step.old)[0] * step.scale
             else:
                 made[part] = on.download("guided")
         return made[part]

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from threading import Lock
 from typing import Literal
 
@@ -16,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceavatar.adapter import FaceAdapter
+from faceavatar.backends import DeviceSession, Session
 from faceavatar.conditions import join_conditions, join_guidance, make_conditions
 from faceavatar.denoise import Conditions, Denoised, Floats, Noise, denoise
+from faceavatar.device_loop import denoise_on_device
 from faceavatar.errors import InvalidRequest
 from faceavatar.identity import Identity, open_reference
 from faceavatar.image import ImageSource, fit_to, load_image, to_nchw, to_uint8
@@ -35,14 +38,14 @@ from faceavatar.schedulers.schedule import predict_x0
 from faceavatar.sizes import bring_to
 from faceavatar.stopwatch import Stopwatch
 from faceavatar.text import TextEncoder, TextEncoders, open_tokenizer
-from faceavatar.unet import UNet
+from faceavatar.unet import StepUNet, UNet
 from faceavatar.vae import VaeDecoder, VaeEncoder
 from faceavatar.watch import Rerun, Watch, current, told
 
 Picture = NDArray[np.uint8]
 Points = NDArray[np.floating]
 Check = Callable[[], object]
-_LAZY_ROLES = frozenset({"matting", "vae_encoder", "vae_decoder", "unet_step"})
+_LAZY_ROLES = frozenset({"matting", "vae_encoder", "vae_decoder", "unet", "unet_step"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +93,10 @@ class AvatarEngine:
         pack, manifest = opening.pack, opening.pack.manifest
         self.pack, self.provider, self._opening = pack, opening.provider, opening
         self._schedule = NoiseSchedule.from_manifest(manifest.scheduler)
-        eager = sorted({*manifest.graphs} - _LAZY_ROLES, key=lambda role: role != "unet")  # the longest first
+        wanted = {*manifest.graphs} - _LAZY_ROLES | {opening.net}
+        eager = sorted(wanted, key=lambda role: role != opening.net)  # the longest first
         with ThreadPoolExecutor() as pool:  # opening a graph is optimising it, outside Python's lock
-            opened = {role: pool.submit(opening.guarded, role) for role in eager}
+            opened = {role: pool.submit(_open, opening, role) for role in eager}
             tokenizer = pool.submit(open_tokenizer, pack.file(manifest.text.tokenizer))
             seeing = {role: opened[role].result() for role in FACE_ROLES if role in opened}
             self.faces = FaceReader(pack, seeing, opening.provider, opening.threads)
@@ -105,7 +109,7 @@ class AvatarEngine:
             None if second is None else TextEncoder(second, tokenizer.result(), manifest.text, pad),
             manifest.text.zeros_when_unset,
         )
-        self.unet = UNet(sessions["unet"])
+        self.unet = _net(opening, sessions[opening.net])
         # The steps come first: whoever draws at once does not wait for what their end needs.
         self._decoder = Later(lambda: opening.guarded("vae_decoder"))
         self.vae = VaeDecoder(self._decoder, manifest.latents)
@@ -122,6 +126,8 @@ class AvatarEngine:
         precision: str | Mapping[str, str] | None = None,
         engines: str | os.PathLike[str] | None = None,
         check_hashes: bool = True,
+        device_loop: bool | None = None,
+        cuda_graphs: bool = False,
     ) -> AvatarEngine:
         """Open a pack by its name or folder.
 
@@ -133,11 +139,17 @@ class AvatarEngine:
         only emulates them. engines: None takes the compiled engines in the pack where there are some, a
         folder those in it (faceavatar compile --into), "ignore" the plain graphs, with a warning in results.
         check_hashes: hold files to their sha256; those hashed before and untouched since are not read again.
+        device_loop: latents stay on the device between steps; None does so on a GPU where the pack has the
+        graph unet_step. cuda_graphs: record the launches of such a step once for each shape and replay them.
         The decoder goes on opening in the background; see wait_until_open.
-        Raises InvalidRequest (threads, precision, engines), PackNotFound, PackInvalid and its kin.
+        Raises InvalidRequest (any but the first two), PackNotFound, PackInvalid and its kin.
         """
         loaded = Pack.load(find_pack(pack), check_hashes)
-        return cls(Opening.of(loaded, provider, threads, precision, engines, check_hashes))
+        return cls(
+            Opening.of(
+                *(loaded, provider, threads, precision, engines, check_hashes, device_loop, cuda_graphs)
+            )
+        )
 
     def wait_until_open(self) -> AvatarEngine:
         """Returns once nothing is being opened any more. Raises what load raises, of what load left to do."""
@@ -375,9 +387,11 @@ class AvatarEngine:
             if one.clean is not None
         ]
         clean = np.concatenate(photos) if photos else None
-        steps = denoise(
-            *(self.unet, plans[0].scheduler, start, conditions, guidance, noise, clean, plans[0].start)
-        )
+        given = plans[0].scheduler, start, conditions, guidance, noise, clean, plans[0].start
+        if isinstance(self.unet, StepUNet):
+            steps = denoise_on_device(self.unet, *given)
+        else:
+            steps = denoise(self.unet, *given)
         for step in shared.each("denoise", steps):
             yield step, rows
 
@@ -468,6 +482,19 @@ class AvatarEngine:
             height=request.height,
             similarities=tuple(kept.similarities) if compared else None,
         )
+
+
+def _open(opening: Opening, role: str) -> Session:
+    """The loop on a device watches its own steps, since they are no runs of `run`."""
+    return opening.open(role) if role == "unet_step" else opening.guarded(role)
+
+
+def _net(opening: Opening, session: Session) -> UNet | StepUNet:
+    if not opening.device_loop:
+        return UNet(session)
+    assert isinstance(session, DeviceSession)  # of all providers openvino alone has none, and was refused
+    exactly = partial(opening.pack.open_fp32, "unet", opening.provider, opening.threads)
+    return StepUNet(session, exactly)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from faceavatar.backends import (
+    GPU_PROVIDERS,
     PRECISIONS,
     Platform,
     Precision,
@@ -29,7 +30,7 @@ from faceavatar.backends import (
     resolve_provider,
 )
 from faceavatar.engines import FOLDER, Engines
-from faceavatar.errors import InvalidRequest, ProviderUnavailable
+from faceavatar.errors import InvalidRequest, MissingGraph, ProviderUnavailable
 from faceavatar.guard import GuardedSession
 from faceavatar.pack import Pack, stored_precision
 
@@ -38,7 +39,9 @@ IGNORE = "ignore"
 CPU_PROVIDERS = frozenset({"cpu", "openvino"})
 # Where nearly all time and memory go. The face's nets stay in float32: an identity must not depend on the
 # precision of the pictures, and a request spends less than a hundredth of its time in them.
-REDUCED_ROLES = frozenset({"text_encoder", "text_encoder_2", "unet", "vae_decoder", "vae_encoder"})
+REDUCED_ROLES = frozenset(
+    {"text_encoder", "text_encoder_2", "unet", "unet_step", "vae_decoder", "vae_encoder"}
+)
 # From here on openvino's faster steps outweigh what it takes to compile (docs/decisions.md).
 LARGE_UNET = 256_000_000
 
@@ -49,7 +52,8 @@ class Opening:
 
     provider: a resolved one, not "auto". precision: None for what each graph is stored in, one for the pack,
     or one for each of some roles. engines: compiled engines to be used where they fit. left_aside: a sentence
-    where engines were there and not wanted.
+    where engines were there and not wanted. device_loop: the steps are unet_step's, on the device, and not
+    unet's. cuda_graphs: its launches are recorded once and replayed.
     """
 
     pack: Pack
@@ -59,6 +63,8 @@ class Opening:
     engines: Engines | None = None
     left_aside: str | None = None
     check_hashes: bool = True
+    device_loop: bool = False
+    cuda_graphs: bool = False
     _said: list[str] = field(default_factory=list, repr=False, compare=False)
     _computed: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
     _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
@@ -72,20 +78,23 @@ class Opening:
         precision: Asked = None,
         engines: str | os.PathLike[str] | None = None,
         check_hashes: bool = True,
+        device_loop: bool | None = None,
+        cuda_graphs: bool = False,
     ) -> Opening:
         """Check the arguments of AvatarEngine.load. Raises as that does, before a graph is opened."""
         if threads is not None and (type(threads) is not int or threads < 1):
             raise InvalidRequest("threads", threads, "a whole number from 1, or None for each physical core")
         check_asked(pack, precision)
         used = choose_provider(pack, provider, precision)
+        loop = stays_on_device(pack, used, device_loop, cuda_graphs), cuda_graphs
         if engines == IGNORE:
-            return cls(pack, used, threads, precision, None, _left_aside(pack, used), check_hashes)
+            return cls(pack, used, threads, precision, None, _left_aside(pack, used), check_hashes, *loop)
         folder = pack.folder / FOLDER if engines is None else Path(engines).expanduser()
         found = Engines.read(folder, pack.name)
         if found is None and engines is not None:
             allowed = f'"{IGNORE}", None for those in the pack, or a folder with an engines.json'
             raise InvalidRequest("engines", os.fspath(engines), allowed)
-        return cls(pack, used, threads, precision, found, None, check_hashes)
+        return cls(pack, used, threads, precision, found, None, check_hashes, *loop)
 
     def open(self, role: str, precision: Precision | None = None) -> Session:
         """The session of a role: its engine where one was compiled, else the graph.
@@ -94,7 +103,9 @@ class Opening:
         Raises what Pack.open raises, EngineStale, and HashMismatch for an engine that was changed.
         """
         wanted = precision or self.precision_of(role)
-        session = self._engine(role, wanted) or self.pack.open(role, self.provider, self.threads, wanted)
+        session = self._engine(role, wanted) or self.pack.open(
+            *(role, self.provider, self.threads, wanted), record=self.cuda_graphs and role == "unet_step"
+        )
         with self._lock:
             self._said.extend(words for words in session.warnings if words not in self._said)
             self._computed.setdefault(role, session.precision)
@@ -104,6 +115,11 @@ class Opening:
         """As open, for runs: watched, and run again in fp32 where its own precision overflows."""
         exactly = partial(self.pack.open_fp32, role, self.provider, self.threads)
         return GuardedSession(self.open(role), role, exactly)
+
+    @property
+    def net(self) -> str:
+        """The role whose graph takes the steps."""
+        return "unet_step" if self.device_loop else "unet"
 
     def precision_of(self, role: str) -> Precision | None:
         """What a role was asked to compute in, None for what it is stored in."""
@@ -221,6 +237,27 @@ def choose_provider(pack: Pack, provider: str, precision: Asked = None) -> str:
         if problem is None:
             return name
     raise ProviderUnavailable(next(problem for problem in problems.values() if problem is not None))
+
+
+def stays_on_device(pack: Pack, provider: str, asked: bool | None, cuda_graphs: bool = False) -> bool:
+    """Whether the steps are the step graph's: by itself on a GPU where the pack has one, else when asked.
+
+    Raises MissingGraph and InvalidRequest for what cannot be had.
+    """
+    has, on_gpu = "unet_step" in pack.manifest.graphs, provider in GPU_PROVIDERS
+    if asked and not has:
+        raise MissingGraph(
+            f"{pack.name}: device_loop needs the graph unet_step, and this pack has none; "
+            "add it: python -m faceavatar_export.step_graph PACK"
+        )
+    if asked and provider == "openvino":
+        allowed = "None or False with openvino, which shares its memory with the host anyway"
+        raise InvalidRequest("device_loop", asked, allowed)
+    stays = has and on_gpu if asked is None else asked
+    if cuda_graphs and not (stays and on_gpu):
+        allowed = f"False with provider {provider!r} {'and' if stays else 'without'} a loop on the device"
+        raise InvalidRequest("cuda_graphs", cuda_graphs, allowed)
+    return stays
 
 
 def unet_bytes(pack: Pack) -> int:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from faceavatar.backends import DeviceSession, Session
+from faceavatar.errors import ProviderUnavailable
 
 
 @dataclass
@@ -37,9 +39,25 @@ class UNet:
 
 @dataclass
 class StepUNet:
-    """The net with guidance and the sampler's update in one graph; faceavatar.device_loop feeds it."""
+    """The net with guidance and the sampler's update in one graph; faceavatar.device_loop feeds it.
+
+    in_fp32: opens the plain net in fp32, for a step that overflows below it; None where there is no such.
+    """
 
     session: DeviceSession
+    in_fp32: Callable[[], Session] | None = None
+    _exact: UNet | None = field(default=None, init=False, repr=False)
+    _opening: Lock = field(default_factory=Lock, init=False, repr=False)
+
+    def exact(self) -> UNet | None:
+        """The plain net in fp32, opened once; None where there is no such."""
+        with self._opening:
+            if self._exact is None and self.in_fp32 is not None:
+                try:
+                    self._exact = UNet(self.in_fp32())
+                except ProviderUnavailable:  # the pack has no such graph, and the provider no such way
+                    self.in_fp32 = None
+            return self._exact
 
 
 def timesteps_for(session: Session, timestep: float, rows: int) -> NDArray[Any]:

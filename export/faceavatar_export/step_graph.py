@@ -37,9 +37,9 @@ def write_step_graph(unet: Path, target: Path) -> None:
     guidance (H, B, 1, 1, 1), for each of the H halves what the latents are multiplied by before the net and
     what its prediction counts; mix (4, 6, 1, 1, 1, 1), the sampler's step (see
     schedulers.linear.step_matrix); noise (B, C, h, w); and the UNet's own but for `sample`, with H * B
-    rows. Outputs: new_state as state, guided (B, C, h, w), the combined prediction, and magnitude (), the
-    sum of its absolute values, NaN or infinite where one of them is. Raises PackInvalid for a graph that is
-    no UNet of a pack.
+    rows. Outputs: new_state as state; guided (B, C, h, w), the combined prediction; magnitude (2,), the sums
+    of the absolute values of guided and of the new latents, NaN or infinite where one of them is.
+    Raises PackInvalid for a graph that is no UNet of a pack.
     """
     if unet.parent.resolve() != target.parent.resolve():
         raise PackInvalid(f"{target}: a step graph lies beside its UNet {unet}, whose weights it shares")
@@ -66,7 +66,7 @@ def write_step_graph(unet: Path, target: Path) -> None:
         ]
     )
     graph.output.extend(
-        [_info("new_state", [STATE, *latents]), _info("guided", latents), _info("magnitude", [])]
+        [_info("new_state", [STATE, *latents]), _info("guided", latents), _info("magnitude", [2])]
     )
     onnx.save(model, target)
     onnx.checker.check_model(str(target))
@@ -139,6 +139,14 @@ def _around(predicted: str) -> tuple[list[NodeProto], list[NodeProto], list[Tens
     def node(kind: str, inputs: list[str], output: str, **attributes: Any) -> NodeProto:
         return helper.make_node(kind, inputs, [output], name=f"{_PREFIX}{kind}_{output}", **attributes)
 
+    def size(of: str, output: str) -> list[NodeProto]:
+        absolute, whole = f"{output}/absolute", f"{output}/whole"
+        return [
+            node("Abs", [of], absolute),
+            node("ReduceSum", [absolute], whole, keepdims=0),
+            node("Unsqueeze", [whole, named["first"]], output),
+        ]
+
     before = [
         node("Gather", ["state", named["zero"]], _PREFIX + "latents", axis=0),
         node("Unsqueeze", [_PREFIX + "latents", named["first"]], _PREFIX + "one_half"),
@@ -152,8 +160,6 @@ def _around(predicted: str) -> tuple[list[NodeProto], list[NodeProto], list[Tens
         node("Reshape", [predicted, _PREFIX + "halves_shape"], _PREFIX + "predictions"),
         node("Mul", [_PREFIX + "predictions", "guidance"], _PREFIX + "weighed"),
         node("ReduceSum", [_PREFIX + "weighed", named["first"]], "guided", keepdims=0),
-        node("Abs", ["guided"], _PREFIX + "size"),
-        node("ReduceSum", [_PREFIX + "size"], "magnitude", keepdims=0),
         node("Unsqueeze", ["guided", named["first"]], _PREFIX + "guided_term"),
         node("Unsqueeze", ["noise", named["first"]], _PREFIX + "noise_term"),
         node("Concat", ["state", _PREFIX + "guided_term", _PREFIX + "noise_term"], _PREFIX + "terms", axis=0),
@@ -161,6 +167,10 @@ def _around(predicted: str) -> tuple[list[NodeProto], list[NodeProto], list[Tens
         # Not MatMul: where TF32 is on, it would round latents to 10 bits of mantissa.
         node("Mul", [_PREFIX + "terms_row", "mix"], _PREFIX + "mixed"),
         node("ReduceSum", [_PREFIX + "mixed", named["second"]], "new_state", keepdims=0),
+        node("Gather", ["new_state", named["zero"]], _PREFIX + "new_latents", axis=0),
+        *size("guided", _PREFIX + "guided_size"),
+        *size(_PREFIX + "new_latents", _PREFIX + "latents_size"),
+        node("Concat", [_PREFIX + "guided_size", _PREFIX + "latents_size"], "magnitude", axis=0),
     ]
     return before, after, [numpy_helper.from_array(value, named[name]) for name, value in constants.items()]
 

@@ -11,6 +11,7 @@ as the UNet's own does.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,15 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from faceavatar.backends import open_session
 from faceavatar.errors import PackInvalid
 from faceavatar.pack import MANIFEST, Pack
 from faceavatar.schedulers.linear import STATE, TERMS
+from faceavatar_export.fuse import BOUND, BOUNDS, UNPROVABLE, random_feeds
 from faceavatar_export.graphs import signature
 from faceavatar_export.pack_writer import Provenance, describe_file
 
-ROLE, FILE = "unet_step", "unet_step.onnx"
+ROLE, FILE, FUSED_FILE = "unet_step", "unet_step.onnx", "unet_step.ort.onnx"
 _PREFIX = "step/"  # no exporter names anything so
 _OLDEST_OPSET = 15  # the first whose Shape takes a part of the shape
 
@@ -72,34 +75,61 @@ def write_step_graph(unet: Path, target: Path) -> None:
     onnx.checker.check_model(str(target))
 
 
-def add_step_graph(folder: Path) -> Path:
-    """Give a pack the optional graph unet_step, and its manifest the entry. Gives the file written.
+def add_step_graph(folder: Path) -> float:
+    """Give a pack the optional graph unet_step, fused too where its unet is, and its manifest the entry.
 
-    Raises PackInvalid and its kin, also where the manifest would not be read any more.
+    Gives the graph's error against the plain net and the sampler in numpy, relative root mean square; bf16
+    packs, which nothing here can run, are not held to them and give NaN. Raises PackInvalid and its kin, also
+    for an error above BOUND (for fp16 above BOUNDS'): the pack is then as it was.
     """
     pack = Pack.load(folder, check_hashes=False)
     unet = pack.graph("unet")
-    target = pack.file(FILE)
-    write_step_graph(pack.file(unet.file), target)
-    path = pack.folder / MANIFEST
-    before = path.read_text(encoding="utf-8")
-    content = json.loads(before)
-    inputs, outputs = signature(target)
-    content["graphs"][ROLE] = {
-        "file": FILE,
-        "precision": unet.precision,
-        "inputs": inputs,
-        "outputs": outputs,
-    }
+    sources = {FILE: unet.file} | ({} if unet.fused is None else {FUSED_FILE: unet.fused})
+    for made, source in sources.items():
+        write_step_graph(pack.file(source), pack.file(made))
+    error = math.nan if unet.precision == UNPROVABLE else _error(pack.file(unet.file), pack.file(FILE))
+    bound = BOUNDS.get(unet.precision, BOUND)
+    if error > bound:
+        for made in sources:
+            pack.file(made).unlink()
+        raise PackInvalid(
+            f"{pack.name}: unet_step is {error:.2g} away from unet, allowed {bound:g}; the pack is as it was"
+        )
+    content = json.loads((pack.folder / MANIFEST).read_text(encoding="utf-8"))
+    inputs, outputs = signature(pack.file(FILE))
+    entry = {"file": FILE, "precision": unet.precision, "inputs": inputs, "outputs": outputs}
+    content["graphs"][ROLE] = entry | ({"fused": FUSED_FILE} if unet.fused is not None else {})
     of = pack.manifest.files[unet.file]
-    content["files"][FILE] = describe_file(target, Provenance(of.license, of.attribution))
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    try:
-        Pack.load(folder, check_hashes=False)
-    except PackInvalid:
-        path.write_text(before, encoding="utf-8")
-        raise
-    return target
+    for made in sources:
+        content["files"][made] = describe_file(pack.file(made), Provenance(of.license, of.attribution))
+    (pack.folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return error
+
+
+def _error(unet: Path, step: Path) -> float:
+    """Of one guidance step of two pictures, against the plain net, guidance and the step in numpy."""
+    session = open_session(unet, "cpu")
+    feeds = random_feeds(session) | {"timestep": np.full(4, 500, session.inputs["timestep"].dtype)}
+    pairs = {name: np.concatenate([array] * 2) for name, array in feeds.items() if len(array) == 2}
+    draw = np.random.default_rng(1)
+    latents, noise = draw.normal(size=(2, 2, *feeds["sample"].shape[1:])).astype(np.float32)
+    predictions = session.run(feeds | pairs | {"sample": np.concatenate([latents] * 2)})["noise_pred"]
+    del session  # a large net's weights need not be in memory twice
+    guided = predictions[:2] + np.float32(5) * (predictions[2:] - predictions[:2])
+    state, mix = np.zeros((STATE, *latents.shape), np.float32), draw.normal(size=(STATE, TERMS))
+    state[0] = latents
+    wanted = np.tensordot(mix, np.concatenate([state, guided[None], noise[None]]), 1)
+    halves = np.ones((2, 2, 1, 1, 1), np.float32)
+    given = {
+        "state": state,
+        "noise": noise,
+        "mix": mix.astype(np.float32)[..., None, None, None, None],
+        "input_scale": halves,
+        "guidance": halves * np.array([-4, 5], np.float32)[:, None, None, None, None],
+    }
+    own = {name: array for name, array in (feeds | pairs).items() if name != "sample"}
+    got = open_session(step, "cpu").run(own | given)["new_state"]
+    return float(np.sqrt(np.mean((got - wanted) ** 2) / np.mean(wanted**2)))
 
 
 def _checked(path: Path, model: ModelProto) -> tuple[ValueInfoProto, ValueInfoProto]:
@@ -183,7 +213,8 @@ def main() -> None:
     """The command."""
     if len(sys.argv) != 2:
         sys.exit("usage: python -m faceavatar_export.step_graph PACK")
-    print(f"{add_step_graph(Path(sys.argv[1]))} was written, and pack.json names it")
+    error = add_step_graph(Path(sys.argv[1]))
+    print(f"unet_step was written and pack.json names it; {error:.2g} away from unet")
 
 
 if __name__ == "__main__":

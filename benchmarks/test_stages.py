@@ -14,6 +14,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from faceavatar import AvatarEngine, AvatarRequest
 from faceavatar.face.align import align
 from faceavatar.image import encode_png, load_image
+from faceavatar.unet import UNet
 
 
 @pytest.fixture
@@ -100,4 +101,6 @@ def _step(engine: AvatarEngine, batch: int) -> Callable[[], object]:
         "face_scale": np.ones(1, np.float32),
     }
     latents = random.standard_normal((batch, 64, 8, 8), np.float32)
-    return lambda: engine.unet(latents, 500.0, conditions)
+    unet = engine.unet
+    assert isinstance(unet, UNet)
+    return lambda: unet(latents, 500.0, conditions)

@@ -45,7 +45,7 @@ def test_a_changed_file_is_refused_by_its_name(folder: Path) -> None:
         file.write(b"\0")
     with pytest.raises(HashMismatch, match=r"unet\.onnx has sha256 [0-9a-f]{64}, expected [0-9a-f]{64}"):
         Pack.load(folder)
-    problems = verify(Pack.load(folder, check_hashes=False))
+    problems = verify(Pack.read(folder))
     assert problems
     assert all("unet.onnx" in problem for problem in problems)
 
@@ -98,10 +98,10 @@ def test_a_graph_that_differs_from_the_manifest_is_refused_by_role_and_input(
     folder: Path, change: Any, message: str
 ) -> None:
     change_manifest(folder, change)
-    loaded = Pack.load(folder)
+    read = Pack.read(folder)
     with pytest.raises(SignatureMismatch, match=message):
-        loaded.open(re.split(r"\W", message)[0], "cpu")
-    assert len(verify(loaded)) == 1
+        read.open(re.split(r"\W", message)[0], "cpu")
+    assert [line for line in verify(read) if re.search(message, line)]
 
 
 def test_a_graph_with_other_inputs_than_stated_is_refused(folder: Path) -> None:

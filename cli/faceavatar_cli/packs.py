@@ -76,17 +76,20 @@ def show(manner: Manner, name: str) -> None:
 def verify(context: click.Context, /, name: str, source: str | None, **parts: Any) -> None:
     """Check a pack's files and graphs.
 
-    Every file must have its sha256, every graph its signature. With --against, every graph and whole pictures
+    Every file must have its sha256 and lead nowhere else, every graph its signature, every engine its hash;
+    all that is wrong is listed. With --against, every graph and whole pictures
     are held to the checkpoint SOURCE and the further parts that the pack was exported from. NAME is a pack's
     name or folder.
     """
+    from faceavatar.pack import Pack, find_pack
     from faceavatar.pack import verify as find_problems
 
     given = [flag for flag, value in parts.items() if value]
     if source is None and given:
         raise click.UsageError(f"{given[0].replace('_', '-')} says nothing without --against SOURCE")
-    pack = _open(name)
-    problems = find_problems(pack)
+    # Its manifest alone: what else is wrong with it is to be listed.
+    pack = Pack.read(find_pack(name))
+    problems = [*find_problems(pack), *_engine_problems(pack)]
     report = None
     if source is not None and not problems:
         report = find_export("verify")(source, pack.folder, say, **parts)
@@ -158,6 +161,20 @@ def _open(name: str) -> Pack:
     from faceavatar.pack import Pack, find_pack
 
     return Pack.load(find_pack(name), check_hashes=False)
+
+
+def _engine_problems(pack: Pack) -> list[str]:
+    """What is wrong with the engines compiled into the pack; none where it has none."""
+    from faceavatar.engines import FOLDER, Engines
+    from faceavatar.errors import PackError
+
+    try:
+        engines = Engines.read(pack.folder / FOLDER, pack.name)
+    except PackError as error:
+        return [str(error)]
+    if engines is None:
+        return []
+    return [str(problem) for engine in engines.entries for problem in engines.problems(engine)]
 
 
 def _summary(listing: PackListing) -> dict[str, Any]:

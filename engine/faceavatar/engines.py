@@ -7,7 +7,6 @@ taken only while graph, device, driver and versions are those it was made for. K
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,6 +20,7 @@ from faceavatar.backends import Platform
 from faceavatar.errors import EngineStale, HashMismatch, PackInvalid
 from faceavatar.manifest import Part
 from faceavatar.stamps import sha256, stamped_sha256
+from faceavatar.strict_json import read_json
 
 FOLDER, LIST = "engines", "engines.json"
 SCHEMA_VERSION = 1  # goes up when engines are made or opened otherwise than before
@@ -84,8 +84,8 @@ class Engines:
         if not path.is_file():
             return None
         try:
-            text = path.read_text(encoding="utf-8")
-            version = dict(json.loads(text)).get("schema_version")
+            text, content = read_json(path)
+            version = dict(content).get("schema_version")
             if version != SCHEMA_VERSION:
                 raise EngineStale(
                     f"{path}: schema_version: got {version!r}, this version reads {SCHEMA_VERSION}; "

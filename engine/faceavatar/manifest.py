@@ -6,7 +6,6 @@ sides and names ("batch", "height") for sides that vary. mean and std act on pix
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal, Self
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from faceavatar.errors import MissingGraph, PackInvalid, SignatureMismatch
 from faceavatar.request import SchedulerName
+from faceavatar.strict_json import read_json
 
 SCHEMA_VERSION = 1
 
@@ -49,14 +49,20 @@ FURTHER_INPUTS: Mapping[str, tuple[frozenset[str], ...]] = {
 FUSED_PROVIDERS = frozenset({"cpu", "cuda"})  # ONNX Runtime's own; the others compile the plain graph
 REQUIRED_ROLES = frozenset({"text_encoder", "unet", "vae_decoder"})
 
-Sides = Annotated[int, Field(gt=0)]
+_MOST_COMPLAINTS = 10
+# No model comes near these; without them a manifest could ask for all the memory there is.
+Sides = Annotated[int, Field(gt=0, le=2**16)]
+DrawnSide = Annotated[int, Field(gt=0, le=2**13)]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Three = tuple[float, float, float]
 
 
 class Part(BaseModel):
     """Base of all parts: frozen, numbers not taken from strings, fields of later minor versions ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
 
 
 class File(Part):
@@ -95,11 +101,11 @@ class Text(Part):
     """
 
     tokenizer: str
-    max_length: Annotated[int, Field(ge=3)] = 77
-    bos_token_id: int = 49406
-    eos_token_id: int = 49407
-    pad_token_id: int = 49407
-    pad_token_id_2: int = 0
+    max_length: Annotated[int, Field(ge=3, le=2**13)] = 77
+    bos_token_id: TokenId = 49406
+    eos_token_id: TokenId = 49407
+    pad_token_id: TokenId = 49407
+    pad_token_id_2: TokenId = 0
     zeros_when_unset: bool = False
 
 
@@ -113,7 +119,7 @@ class Latents(Part):
 class Sizes(Part):
     """native: (height, width) pairs the model draws; empty when it draws any multiple of `multiple_of`."""
 
-    native: Annotated[tuple[tuple[Sides, Sides], ...], Field(strict=False)] = ()
+    native: Annotated[tuple[tuple[DrawnSide, DrawnSide], ...], Field(strict=False)] = ()
     multiple_of: Sides = 8
     policy: Literal["extend", "cover"] = "cover"
 
@@ -239,16 +245,20 @@ class Manifest(Part):
                 raise ValueError(f"the path {name!r} leaves the pack's folder")
         return files
 
-    @model_validator(mode="after")
-    def _named_files_are_listed(self) -> Self:
-        named = [graph.file for graph in self.graphs.values()]
-        named += [graph.fused for graph in self.graphs.values() if graph.fused is not None]
-        named += [graph.fp32 for graph in self.graphs.values() if graph.fp32 is not None]
+    @property
+    def runnable(self) -> list[str]:
+        """The files that some runtime is handed as a graph."""
+        graphs = self.graphs.values()
+        named = [file for graph in graphs for file in (graph.file, graph.fused, graph.fp32)]
         if self.face is not None and self.face.detector is not None:
             named.append(self.face.detector.file)
         if self.face is not None and isinstance(self.face.encoder, Recogniser):
             named.append(self.face.encoder.file)
-        for name in [*named, self.text.tokenizer]:
+        return list(dict.fromkeys(file for file in named if file is not None))
+
+    @model_validator(mode="after")
+    def _named_files_are_listed(self) -> Self:
+        for name in [*self.runnable, self.text.tokenizer]:
             if name not in self.files:
                 raise ValueError(f"the file {name!r} is used but not listed under files")
         return self
@@ -289,10 +299,9 @@ def read_manifest(path: Path) -> Manifest:
     MissingGraph when a role has no graph, SignatureMismatch when a graph's signature is not its role's.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text)
+        text, content = read_json(path)
     except (OSError, ValueError) as error:
-        raise PackInvalid(f"{path}: cannot be read as JSON: {error}") from error
+        raise PackInvalid(f"{path}: cannot be read as JSON: {error}; get the pack anew") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
         raise PackInvalid(
@@ -302,13 +311,22 @@ def read_manifest(path: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise PackInvalid(f"{path}: {place + ': ' if place else ''}{first['msg']}") from error
+        raise PackInvalid(f"{path}: {_complaints(error)}") from error
     _check_roles(manifest)
     _check_step_graph(manifest)
     _check_matting(manifest)
     return manifest
+
+
+def _complaints(error: ValidationError) -> str:
+    """Each on its place in the manifest, the first of them first, and how many are left out."""
+    found = error.errors(include_url=False)
+    said = []
+    for problem in found[:_MOST_COMPLAINTS]:
+        place = ".".join(str(part) for part in problem["loc"])
+        said.append(f"{place + ': ' if place else ''}{problem['msg']}")
+    left = len(found) - len(said)
+    return "; ".join(said) + (f"; and {left} more" if left else "")
 
 
 def _check_step_graph(manifest: Manifest) -> None:

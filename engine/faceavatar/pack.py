@@ -7,12 +7,13 @@ signature. Does not know what the graphs compute or in which order they run.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from faceavatar.backends import PRECISIONS, Bucket, Precision, Session, TensorSpec, open_session
+from faceavatar.contradictions import contradictions
 from faceavatar.errors import (
     HashMismatch,
     MissingGraph,
@@ -21,6 +22,7 @@ from faceavatar.errors import (
     PackNotFound,
     SignatureMismatch,
 )
+from faceavatar.graph_file import COMPILED, Elsewhere, read_graph
 from faceavatar.manifest import Graph, Manifest, read_manifest
 from faceavatar.stamps import sha256, stamped_sha256
 
@@ -45,19 +47,88 @@ class Pack:
         Raises PackNotFound without a pack.json, PackInvalid for a manifest that cannot be used, MissingGraph
         for an absent file and HashMismatch for a changed one.
         """
+        pack = cls.read(folder)
+        problem = next(pack.problems(stamped_sha256 if check_hashes else None), None)
+        if problem is not None:
+            raise problem
+        return pack
+
+    @classmethod
+    def read(cls, folder: Path) -> Pack:
+        """The pack in a folder with its manifest read and checked, and none of its other files looked at.
+
+        Raises PackNotFound without a pack.json, and what read_manifest raises.
+        """
         folder = folder.resolve()
         path = folder / MANIFEST
         if not path.is_file():
             raise PackNotFound(f"{folder}: no {MANIFEST} in this folder; a pack is a folder that holds one")
-        pack = cls(folder, read_manifest(path))
-        for name in pack.manifest.files:
-            if not pack.file(name).is_file():
-                raise MissingGraph(f"{pack.name}: the file {name} is missing from {folder}; install it again")
-        if check_hashes:
-            problems = pack.changed_files(stamps=True)
-            if problems:
-                raise HashMismatch(f"{pack.name}: {problems[0]}; install the pack again")
-        return pack
+        return cls(folder, read_manifest(path))
+
+    def problems(self, digest: Callable[[Path], str] | None = sha256) -> Iterator[PackError]:
+        """All that is wrong with the pack, as far as it shows without opening a graph.
+
+        digest: how files are hashed, None where they are not. Files first: they are there, inside the folder,
+        unchanged; then the graphs in them: ONNX, with no weights and no operators from elsewhere; then the
+        manifest's statements on shapes.
+        """
+        present = []
+        for name in self.manifest.files:
+            try:
+                if self.file(name).is_file():
+                    present.append(name)
+                else:
+                    words = f"the file {name} is missing from {self.folder}; install it again"
+                    yield MissingGraph(f"{self.name}: {words}")
+            except PackInvalid as error:
+                yield error
+        if digest is not None:
+            for problem in self.changed_files(digest, present):
+                yield HashMismatch(f"{self.name}: {problem}; install the pack again")
+        for name in self.manifest.runnable:
+            if name in present:
+                yield from self._graph_problems(name)
+        for words in contradictions(self.manifest):
+            yield SignatureMismatch(f"{self.name}: {words}; export the pack again")
+
+    def fit(self, name: str) -> bool:
+        """Whether a file may be handed to a runtime: it is there, and an ONNX file leads nowhere else."""
+        try:
+            there = self.file(name).is_file()
+        except PackInvalid:
+            return False
+        return there and not (name in self.manifest.runnable and any(self._graph_problems(name)))
+
+    def _graph_problems(self, name: str) -> Iterator[PackError]:
+        """What is wrong with one ONNX file: it is none, or it leads to what the manifest does not list."""
+        try:
+            graph = read_graph(self.file(name))
+        except PackInvalid as error:
+            yield PackInvalid(f"{self.name}: {error}")
+            return
+        if graph.strange:
+            operators = f"{name} has operators that no runtime here knows: {', '.join(graph.strange[:5])}"
+            yield PackInvalid(f"{self.name}: {operators}; do not use this pack, or export it again")
+        if any(operator == COMPILED for _, operator in graph.operators):
+            yield PackInvalid(
+                f"{self.name}: {name} holds a compiled engine, expected a graph; compile it here"
+            )
+        said = set()
+        for one in graph.elsewhere:
+            problem = self._astray(name, one)
+            if problem is not None and problem not in said:
+                said.add(problem)
+                yield PackInvalid(f"{self.name}: {name}: the weights {one.tensor[:80]!r} {problem}")
+
+    def _astray(self, name: str, one: Elsewhere) -> str | None:
+        """Why a graph's weights may not be read from where it says, None where they may."""
+        place = str(PurePosixPath(name).parent / one.location)
+        if "\\" in one.location or place not in self.manifest.files:
+            return f"lie in {one.location[:200]!r}, which the manifest does not list; do not use this pack"
+        path = self.file(place)
+        size = path.stat().st_size if path.is_file() else 0
+        end = one.offset if one.length is None else one.offset + one.length
+        return f"end at byte {end} of {place}, which has {size}; get the pack anew" if end > size else None
 
     @property
     def name(self) -> str:
@@ -67,15 +138,19 @@ class Pack:
         """The path of one of the pack's files. Raises PackInvalid when it would lie outside the folder."""
         path = (self.folder / name).resolve()
         if not path.is_relative_to(self.folder):
-            raise PackInvalid(f"{self.name}: the file {name!r} lies outside the pack's folder {self.folder}")
+            outside = f"the file {name!r} lies outside the pack's folder {self.folder}"
+            raise PackInvalid(f"{self.name}: {outside}; put a copy of it there, or get the pack anew")
         return path
 
-    def changed_files(self, stamps: bool = False) -> list[str]:
+    def changed_files(
+        self, digest: Callable[[Path], str] = sha256, among: Iterable[str] | None = None
+    ) -> list[str]:
         """One line for each file whose sha256 is not the manifest's.
 
-        stamps: files that are as they were when they were hashed last are not read again.
+        digest: how a file is hashed; stamped_sha256 does not read again what nobody has touched. among: the
+        files to look at, None for all.
         """
-        names, digest = list(self.manifest.files), stamped_sha256 if stamps else sha256
+        names = list(self.manifest.files if among is None else among)
         with ThreadPoolExecutor() as pool:
             found = pool.map(lambda name: digest(self.file(name)), names)
         wanted = [self.manifest.files[name].sha256 for name in names]
@@ -192,9 +267,14 @@ def list_packs() -> list[PackListing]:
 
 
 def verify(pack: Pack, provider: str = "cpu", threads: int | None = None) -> list[str]:
-    """Check every file's hash and every graph's signature: a line for each problem, none when all is well."""
-    problems = pack.changed_files()
+    """Look at everything, files read anew and graphs opened: a line for each problem, none when all is well.
+
+    A graph that is no ONNX, or leads elsewhere, is not opened.
+    """
+    problems = [str(problem) for problem in pack.problems()]
     for role in pack.manifest.graphs:
+        if not all(pack.fit(name) for name in pack.sources(role, provider)):
+            continue
         try:
             pack.open(role, provider, threads)
         except PackError as error:

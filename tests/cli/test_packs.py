@@ -74,10 +74,10 @@ def test_verify_names_every_problem_and_ends_with_6(run: Any, tiny: Path, place:
     assert ran.code == 6
     assert "tokenizer.json has sha256" in ran.out
     assert "face_projection" in ran.out
-    assert ran.err == "error[pack_invalid]: tiny: 2 of its checks failed; install it again\n"
+    assert ran.err == "error[pack_invalid]: tiny: 3 of its checks failed; install it again\n"
     told = run("packs", "verify", broken, "--json").json
     assert told["ok"] is False
-    assert len(told["problems"]) == 2
+    assert len(told["problems"]) == 3
 
 
 def test_verify_names_a_missing_file(run: Any, tiny: Path, place: Path) -> None:
@@ -85,7 +85,8 @@ def test_verify_names_a_missing_file(run: Any, tiny: Path, place: Path) -> None:
     (broken / "unet.onnx").unlink()
     ran = run("packs", "verify", broken)
     assert ran.code == 6
-    assert ran.err.startswith("error[missing_graph]: tiny: the file unet.onnx is missing")
+    assert ran.out.startswith("tiny: the file unet.onnx is missing")
+    assert ran.err == "error[pack_invalid]: tiny: 1 of its checks failed; install it again\n"
 
 
 def test_show_tells_what_the_export_proved(run: Any, tiny: Path, tmp_path: Path) -> None:

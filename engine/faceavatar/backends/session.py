@@ -172,6 +172,15 @@ class Provider(Protocol):
         """
 
 
+_OPENVINO_PLACES = ("Exception from src/", "Check '", "FrontEnd API failed")
+
+
 def first_line(error: Exception) -> str:
-    """An engine's message without the pages that follow its first line."""
-    return str(error).strip().split("\n")[0] or type(error).__name__
+    """An engine's message without the pages that follow its first line.
+
+    OpenVINO begins with places in its own source, and tells at the end which operators it does not know.
+    """
+    lines = [line.strip("- ") for line in str(error).split("\n") if line.strip("- ")]
+    unknown = [line for line in lines if line.startswith("No conversion rule found")]
+    telling = [line for line in lines if not line.startswith(_OPENVINO_PLACES)]
+    return next(iter([*unknown, *telling, *lines]), type(error).__name__)

@@ -93,7 +93,7 @@ class NoiseSchedule:
     def __post_init__(self) -> None:
         numbers = _is_number(self.beta_start) and _is_number(self.beta_end)
         checks: dict[str, tuple[bool, str]] = {
-            "num_train_timesteps": (_is_int(self.num_train_timesteps, 2), "an integer of at least 2"),
+            "num_train_timesteps": (_is_int(self.num_train_timesteps, 2, 100_000), "an integer of 2..100000"),
             "beta_start": (numbers and 0 < self.beta_start <= self.beta_end, "a number in 0..beta_end"),
             "beta_end": (numbers and self.beta_end < 1, "a number below 1"),
             "beta_schedule": _one_of(self.beta_schedule, BetaSchedule),
@@ -224,12 +224,12 @@ def _frozen(table: FloatArray) -> FloatArray:
     return table
 
 
-def _is_int(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _is_int(value: object, least: int, most: int = 2**31) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def _one_of(value: object, choices: Any) -> tuple[bool, str]:

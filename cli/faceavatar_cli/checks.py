@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import distributions
 from pathlib import Path
 
-from faceavatar import ProviderUnavailable, __version__
+from faceavatar import __version__
+from faceavatar_cli.check import Check
+from faceavatar_cli.provider_checks import (
+    check_absent_providers,
+    check_cuda_majors,
+    check_gpu,
+    check_nodes_left,
+    has_nvidia_driver,
+)
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 13)
 NEEDED_MEMORY = 1_000_000_000  # what one 512x512 run with the embedded pack stays below
@@ -57,23 +63,7 @@ CLASHES = {
         ),
     ),
 }
-CUDA_LIBRARY = "nvidia-cudnn-cu13"  # what faceavatar[cuda] brings
-EXCHANGE = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
 _REINSTALL = "pip install --force-reinstall"
-
-
-@dataclass(frozen=True)
-class Check:
-    """What was found, and for a problem the one line that cures it."""
-
-    name: str
-    found: str
-    fix: str | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether there is nothing to cure."""
-        return self.fix is None
 
 
 def examine() -> Iterator[Check]:
@@ -81,9 +71,12 @@ def examine() -> Iterator[Check]:
     installed = installed_packages()
     yield check_python(sys.version_info[:2])
     yield from check_clashes(installed)
+    yield from check_cuda_majors(installed)
     yield from _guarded("packages", check_modules)
     yield from _guarded("providers", check_providers)
+    yield from _guarded("providers", check_absent_providers)
     yield from _guarded("gpu", lambda: check_gpu(installed, has_nvidia_driver()))
+    yield from _guarded("gpu", check_nodes_left)
     yield from _guarded("packs", check_packs)
     yield from _guarded("memory", check_memory)
 
@@ -145,28 +138,6 @@ def check_providers() -> Iterator[Check]:
         return
     cores = physical_cores()
     yield Check("providers", f"{', '.join(names)}; auto takes {best}; {cores} core{'s'[: cores > 1]}")
-
-
-def check_gpu(installed: Mapping[str, str], driver: bool) -> Iterator[Check]:
-    """Whether an NVIDIA GPU lies idle: a problem where its libraries were installed, else a remark."""
-    from faceavatar.backends import resolve_provider
-
-    if not driver:
-        return
-    try:
-        resolve_provider("cuda")
-    except ProviderUnavailable as error:
-        if CUDA_LIBRARY in installed:
-            yield Check("gpu", str(error), EXCHANGE)
-        else:
-            yield Check(
-                "gpu", f"an NVIDIA GPU is idle; to use it: pip install 'faceavatar[cuda]' && {EXCHANGE}"
-            )
-
-
-def has_nvidia_driver() -> bool:
-    """Whether NVIDIA's driver is installed."""
-    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
 
 
 def check_packs() -> Iterator[Check]:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from faceavatar.backends import available_providers
-from faceavatar_cli import checks
+from faceavatar.backends import PROVIDERS, available_providers
+from faceavatar_cli import checks, provider_checks
 
 ROOT = Path(__file__).parents[2]
 
@@ -133,13 +133,42 @@ def test_a_module_that_fails_to_import_is_named(monkeypatch: pytest.MonkeyPatch)
 def test_an_idle_gpu_is_a_problem_where_its_libraries_were_installed_and_else_a_remark() -> None:
     if "cuda" in available_providers():
         pytest.skip("the GPU here is not idle")
-    assert list(checks.check_gpu({}, driver=False)) == []
-    (remark,) = checks.check_gpu({}, driver=True)
+    assert list(provider_checks.check_gpu({}, driver=False)) == []
+    (remark,) = provider_checks.check_gpu({}, driver=True)
     assert remark.ok
-    assert remark.found.endswith(checks.EXCHANGE)
-    (problem,) = checks.check_gpu({checks.CUDA_LIBRARY: "9.1"}, driver=True)
-    assert problem.fix == checks.EXCHANGE
+    assert remark.found.endswith(provider_checks.EXCHANGE)
+    (problem,) = provider_checks.check_gpu({provider_checks.CUDA_LIBRARY: "9.1"}, driver=True)
+    assert problem.fix == provider_checks.EXCHANGE
     assert "cuda" in problem.found
+
+
+def test_libraries_of_two_cudas_in_one_environment_are_named_with_their_cure() -> None:
+    installed = {
+        "nvidia-cudnn-cu12": "9.1",
+        "nvidia-cublas-cu12": "12.4.5",
+        "nvidia-cudnn-cu13": "9.20",
+        "nvidia-cuda-runtime": "13.0.96",
+        "nvidia-curand": "10.4",
+        "numpy": "2.4",
+    }
+    (found,) = provider_checks.check_cuda_majors(installed)
+    assert "CUDA 12 (nvidia-cublas-cu12, nvidia-cudnn-cu12)" in found.found
+    assert "CUDA 13 (nvidia-cuda-runtime, nvidia-cudnn-cu13)" in found.found
+    assert found.fix == "pip uninstall -y nvidia-cublas-cu12 nvidia-cudnn-cu12"
+    one = {name: version for name, version in installed.items() if not name.endswith("cu12")}
+    assert list(provider_checks.check_cuda_majors(one)) == []
+
+
+def test_every_provider_is_either_offered_or_absent_with_its_reason(run: Any) -> None:
+    told = run("doctor", "--json").json
+    offered = named(told, "providers")["found"].split(";")[0].split(", ")
+    assert offered == available_providers()
+    for name in PROVIDERS:
+        if name not in offered:
+            check = named(told, name)
+            assert check["ok"]
+            assert check["found"].startswith("not here: ")
+            assert "pip install" in check["found"] or "nvidia-smi" in check["found"]
 
 
 def test_a_check_that_dies_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +199,7 @@ def test_the_packages_and_pythons_checked_are_those_of_the_project_file() -> Non
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = {requirement.partition(">")[0] for requirement in project["dependencies"]}
     cuda = " ".join(project["optional-dependencies"]["cuda"])
-    assert checks.CUDA_LIBRARY in cuda
+    assert provider_checks.CUDA_LIBRARY in cuda
     assert {*checks.MODULES.values(), "onnxruntime"} == needed
     low, high = checks.OLDEST_PYTHON, checks.NEWEST_PYTHON
     assert project["requires-python"] == f">={low[0]}.{low[1]},<{high[0]}.{high[1] + 1}"

@@ -29,6 +29,7 @@ from faceavatar.errors import MissingExtra, ProviderUnavailable
 __all__ = [
     "GPU_PROVIDERS",
     "PRECISIONS",
+    "PROVIDERS",
     "Bucket",
     "Buffers",
     "DeviceSession",
@@ -49,7 +50,7 @@ __all__ = [
 # The order in which "auto" chooses among those that work here: a GPU, then the processor. cuda goes before
 # TensorRT, which builds engines for minutes where none were compiled. On the processor openvino steps no
 # faster than onnxruntime and takes twice as long to load (docs/decisions.md).
-_PROVIDERS = {
+PROVIDERS = {
     "cuda": "onnxruntime_cuda",
     "tensorrt-rtx": "tensorrt_rtx",
     "tensorrt": "tensorrt",
@@ -61,7 +62,7 @@ GPU_PROVIDERS = frozenset({"cuda", "tensorrt-rtx", "tensorrt"})
 
 def available_providers() -> list[str]:
     """Names of the providers that can run here, the one of "auto" first: package and device are there."""
-    return [name for name in _PROVIDERS if provider_problem(name) is None]
+    return [name for name in PROVIDERS if provider_problem(name) is None]
 
 
 def resolve_provider(provider: str) -> str:
@@ -71,9 +72,9 @@ def resolve_provider(provider: str) -> str:
     """
     if provider == "auto":
         return available_providers()[0]
-    if provider not in _PROVIDERS:
+    if provider not in PROVIDERS:
         raise ProviderUnavailable(
-            f"provider: got {provider!r}, expected auto or one of {', '.join(_PROVIDERS)}; "
+            f"provider: got {provider!r}, expected auto or one of {', '.join(PROVIDERS)}; "
             f"available here: {', '.join(available_providers())}"
         )
     problem = provider_problem(provider)
@@ -141,7 +142,7 @@ def open_engine(
 
 
 def provider_problem(provider: str) -> str | None:
-    """Why a provider of _PROVIDERS cannot be used here, with the command that cures it, or None."""
+    """Why a provider cannot be used here, with the command that cures it, or None."""
     try:
         return _module(provider).problem()
     except MissingExtra as error:
@@ -149,4 +150,4 @@ def provider_problem(provider: str) -> str | None:
 
 
 def _module(provider: str) -> Provider:
-    return cast(Provider, import_module(f"faceavatar.backends.{_PROVIDERS[provider]}"))
+    return cast(Provider, import_module(f"faceavatar.backends.{PROVIDERS[provider]}"))

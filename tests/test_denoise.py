@@ -190,3 +190,31 @@ def test_latents_that_overflow_in_the_scheduler_are_its_own(unet: UNet, conditio
     steps = denoise(unet, make_scheduler("ddim", EPSILON, 4), latents, conditions, Guidance(3.0), noise)
     with pytest.raises(NumericalError, match=r"scheduler gave NaN .* at step 0"):
         next(steps)
+
+
+def test_outside_its_interval_the_wanted_half_runs_alone(unet: UNet, conditions: Conditions) -> None:
+    noise, scheduler = Noise([1, 2], SHAPE), make_scheduler("ddim", ZERO_SNR, 6)
+    guidance = Guidance(3.0, interval=(1 / 6, 4 / 6))
+    steps = list(denoise(unet, scheduler, noise(), conditions, guidance, noise))
+    assert [len(feed["sample"]) for feed in feeds(unet)] == [2, 4, 4, 4, 2, 2]
+    for feed in (feeds(unet)[0], feeds(unet)[-1]):
+        np.testing.assert_array_equal(feed["encoder_hidden_states"], np.repeat(conditions.text, 2, 0))
+        np.testing.assert_array_equal(feed["face_scale"], [1.0])
+
+    # By hand: each step from the one before, with guidance or without.
+    latents, scheduler = Noise([1, 2], SHAPE)(), make_scheduler("ddim", ZERO_SNR, 6)
+    for index, timestep in enumerate(scheduler.timesteps):
+        wanted = unet(latents, float(timestep), _half(conditions.text, conditions.face))
+        if 1 <= index < 4:
+            other = unet(latents, float(timestep), _half(conditions.no_text, conditions.no_face))
+            wanted = other + np.float32(3.0) * (wanted - other)
+        latents = scheduler.step(wanted, index, latents, noise)
+        np.testing.assert_allclose(steps[index].latents, latents, atol=2e-5)
+
+
+def _half(text: Any, face: Any) -> dict[str, Any]:
+    return {
+        "encoder_hidden_states": np.repeat(text, 2, 0),
+        "face_tokens": np.repeat(face, 2, 0),
+        "face_scale": np.ones(1, np.float32),
+    }

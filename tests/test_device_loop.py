@@ -339,3 +339,18 @@ def test_an_engine_steps_on_the_host_unless_asked_where_there_is_no_gpu(
         AvatarEngine.load(tiny, "cpu", device_loop=True)
     with pytest.raises(InvalidRequest, match="cuda_graphs: got True, allowed False with provider 'cpu'"):
         AvatarEngine.load(engines[0].pack.folder, "cpu", device_loop=True, cuda_graphs=True)
+
+
+def test_a_guidance_interval_gives_the_plain_loops_results(unet: UNet, step_unet: StepUNet) -> None:
+    guidance = replace(GUIDED, interval=(0.25, 0.75))
+    made = []
+    for loop, net in ((denoise, unet), (denoise_on_device, step_unet)):
+        noise, scheduler = Noise([1, 2], SHAPE), make_scheduler("dpmpp_2m", ZERO_SNR, 8)
+        steps: Any = loop(net, scheduler, noise(), conditions(), guidance, noise)  # type: ignore[operator]
+        made.append([np.array(step.latents) for step in steps])
+    np.testing.assert_allclose(made[0], made[1], atol=1e-4)
+
+
+def test_step_caching_is_the_plain_loops(engines: tuple[AvatarEngine, AvatarEngine]) -> None:
+    with pytest.raises(InvalidRequest, match=r"step_cache: got 2, allowed 1: .* device_loop=False"):
+        engines[1].generate(request(step_cache=2))

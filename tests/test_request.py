@@ -26,6 +26,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
     "face_scale": (0, 1.5),
     "controlnet_scale": (0, 1.5),
+    "step_cache": (1, 10),
 }
 
 
@@ -273,3 +274,35 @@ def test_a_schema_of_the_request_can_be_published() -> None:
     schema = AvatarRequest.model_json_schema()
     assert schema["properties"]["image"]["type"] == "string"
     assert schema["properties"]["height"]["maximum"] == 1536
+
+
+@pytest.mark.parametrize("value", [(0.0, 1.0), (0.2, 0.8), [0, 0.5]])
+def test_a_guidance_interval_is_two_shares_in_order(value: Any) -> None:
+    assert make(guidance_interval=value).guidance_interval == tuple(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        (0.5, 0.5),
+        (0.8, 0.2),
+        (-0.1, 0.5),
+        (0.5, 1.1),
+        (float("nan"), 1.0),
+        (0.5,),
+        (0, 0.2, 1),
+        0.5,
+        "0,1",
+        (),
+    ],
+)
+def test_anything_else_is_refused_in_words(value: object) -> None:
+    error = refusal(guidance_interval=value)
+    assert error.field == "guidance_interval"
+    assert "two numbers of 0..1, the smaller first" in str(error)
+
+
+def test_an_interval_survives_metadata_as_json_has_it() -> None:
+    asked = AvatarRequest(image="https://example.com/a.jpg", guidance_interval=(0.25, 0.75), step_cache=2)
+    again = AvatarRequest.from_metadata(json.loads(json.dumps(asked.to_metadata())))
+    assert again == asked

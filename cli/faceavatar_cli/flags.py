@@ -26,6 +26,21 @@ def _or_word(
     return click.option(flag, callback=convert, metavar=f"{kind.name.upper()}|{word}", help=words)
 
 
+class _Pair(click.ParamType[tuple[float, float]]):
+    """Two numbers with a comma between them."""
+
+    name = "from,to"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float]:
+        try:
+            first, second = (float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not two numbers such as 0.2,0.8", param, ctx)
+        return first, second
+
+
 _OPTIONS = (
     click.option("--prompt", help="What to draw, in place of the whole default prompt."),
     click.option("--negative-prompt", help="What to avoid."),
@@ -44,6 +59,12 @@ _OPTIONS = (
         "guidance_scale",
         type=float,
         help="How closely to heed the prompt, 1 to 30 (the pack's own).",
+    ),
+    _or_word(
+        _Pair(),
+        "whole",
+        "--guidance-interval",
+        "Shares of the schedule, such as 0.2,0.8, between which guidance acts: less work outside (whole).",
     ),
     _or_word(
         click.INT,
@@ -71,6 +92,11 @@ _OPTIONS = (
         "--strength",
         type=float,
         help="Begin with the photo and change it this much, above 0 to 1 (begin with noise alone).",
+    ),
+    click.option(
+        "--step-cache",
+        type=int,
+        help="Run the whole net at every n-th step only, 1 to 10: quicker and less exact (1: at all steps).",
     ),
     click.option(
         "--controlnet-scale",

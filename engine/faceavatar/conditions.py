@@ -148,4 +148,4 @@ def join_guidance(guidances: Sequence[Guidance], batches: Sequence[int]) -> Guid
     if len(guidances) == 1:
         return guidances[0]
     scales = np.repeat([float(one.scale) for one in guidances], batches)
-    return Guidance(scales[:, None, None, None], guidances[0].built_in)
+    return replace(guidances[0], scale=scales[:, None, None, None])

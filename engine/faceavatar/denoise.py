@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from faceavatar.errors import NumericalError
 from faceavatar.schedulers import Scheduler
-from faceavatar.unet import UNet
+from faceavatar.unet import StepCache, UNet
 from faceavatar.watch import at_step
 
 Floats = NDArray[np.float32]
@@ -48,10 +48,16 @@ class Guidance:
     scale: one number, or (B, 1, 1, 1) with one for each picture.
     built_in: the scale w that a distilled net has learnt; it answers u + w * (c - u) where a plain net
     (w = 1) answers c. Its differences from u over w are the plain net's, so `scale` means the same to both.
+    interval: the shares of the schedule between which it is applied (Kynkäänniemi et al. 2024).
     """
 
     scale: float | NDArray[np.float64]
     built_in: float = 1.0
+    interval: tuple[float, float] = (0.0, 1.0)
+
+    def acts(self, index: int, total: int) -> bool:
+        """Whether it is applied at step `index` (from 0) of the `total` of the whole schedule."""
+        return self.interval[0] <= index / total < self.interval[1]
 
     @property
     def free(self) -> bool:
@@ -133,7 +139,7 @@ class Noise:
 
 
 def denoise(
-    unet: UNet,
+    unet: UNet | StepCache,
     scheduler: Scheduler,
     latents: Floats,
     conditions: Conditions,
@@ -145,11 +151,13 @@ def denoise(
     """Denoise latents (B, C, h, w) of unit noise, step by step.
 
     clean: latents (B, C, h, w) of pictures to begin with, noised as they would be before step `start`.
-    Without no_text in the conditions the conditional half runs alone; else all halves run as one batch.
-    Raises NumericalError, with the step, for NaN or infinite predictions and latents.
+    Without no_text in the conditions, and outside the guidance's interval, the conditional half runs alone;
+    else all halves run as one batch. Raises NumericalError, with the step, for NaN or infinite predictions
+    and latents.
     """
-    feeds = batched(conditions, len(latents))
-    halves = len(feeds["encoder_hidden_states"]) // len(latents)
+    pictures = len(latents)
+    feeds = batched(conditions, pictures)
+    alone = {name: array if name == "face_scale" else array[-pictures:] for name, array in feeds.items()}
     if clean is None:
         latents = latents * np.float32(scheduler.init_noise_sigma)
     else:
@@ -157,10 +165,12 @@ def denoise(
     total = len(scheduler.timesteps)
     for index, timestep in enumerate(scheduler.timesteps[start:], start):
         before = scheduler.scale_model_input(latents, index)
-        batch = np.concatenate([before] * halves)
+        acts = guidance.acts(index, total)
+        now = feeds if acts else alone
+        halves = len(now["encoder_hidden_states"]) // pictures
         with at_step(index):
-            predictions = unet(batch, float(timestep), feeds)
-        prediction = guidance.combine(np.split(predictions, halves))
+            predictions = unet(np.concatenate([before] * halves), float(timestep), now)
+        prediction = guidance.combine(np.split(predictions, halves)) if acts else predictions
         if not np.isfinite(prediction).all():
             raise NumericalError("unet", index)
         with np.errstate(over="ignore", invalid="ignore"):  # it is told as an error, just below

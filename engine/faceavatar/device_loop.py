@@ -50,11 +50,13 @@ def denoise_on_device(
     weights = guidance.weights(len(feeds["encoder_hidden_states"]) // pictures, pictures)
     shapes = latents.shape, tuple((name, array.shape) for name, array in sorted(feeds.items()))
     with unet.session.bind(shapes) as on:
+        total = len(scheduler.timesteps)
         run = _Run(unet, on, feeds, weights)
         run.begin(latents)
         for index, (timestep, matrix) in enumerate(zip(scheduler.timesteps[start:], matrices, strict=True)):
             drawn = noise() if matrix[:, STATE + 1].any() else None
-            step = _Step(start + index, float(timestep), scales[index], matrix, drawn)
+            guided = guidance.acts(start + index, total)
+            step = _Step(start + index, float(timestep), scales[index], matrix, drawn, guided)
             with at_step(step.index):
                 current().ask("unet")
                 run.step(step)
@@ -67,13 +69,14 @@ def denoise_on_device(
 
 @dataclass(frozen=True)
 class _Step:
-    """index: of the whole schedule. noise: None where the sampler draws none."""
+    """index: of the whole schedule. noise: None where the sampler draws none. guided: guidance acts."""
 
     index: int
     timestep: float
     scale: np.float32
     matrix: Floats
     noise: Floats | None
+    guided: bool
 
     @property
     def old(self) -> str:
@@ -101,7 +104,6 @@ class _Run:
         for state in _STATES:
             self.on.upload(state, np.concatenate([latents[None], kept]))
         self.on.upload("noise", kept[0])
-        self.on.upload("guidance", self.weights)
         self.on.reserve("guided", latents.shape, _FLOAT)
         self.on.reserve("magnitude", (2,), _FLOAT)
 
@@ -111,6 +113,7 @@ class _Run:
         on.upload("timestep", timesteps_for(self.unet.session, step.timestep, rows))
         on.upload("input_scale", np.full(self.weights.shape, step.scale, np.float32))
         on.upload("mix", step.matrix[..., None, None, None, None])
+        on.upload("guidance", self.counts(step))
         if step.noise is not None:
             on.upload("noise", step.noise)
         names = [*self.feeds, "timestep", "input_scale", "guidance", "mix", "noise"]
@@ -121,6 +124,15 @@ class _Run:
         if not stepped:
             raise NumericalError("scheduler", step.index)
 
+    def counts(self, step: _Step) -> Floats:
+        """What each half counts at a step, as weights: outside guidance's interval the wanted one alone.
+
+        The others run all the same: buffers, and launches that were recorded, keep one shape.
+        """
+        alone = np.zeros_like(self.weights)
+        alone[-1] = 1
+        return self.weights if step.guided else alone
+
     def _again(self, step: _Step) -> bool:
         """The same step by the plain net in fp32; whether the new latents are finite."""
         exact, precision = self.unet.exact(), self.unet.session.precision
@@ -129,7 +141,7 @@ class _Run:
         state, halves = self.on.download(step.old), len(self.weights)
         sample = np.concatenate([state[0] * step.scale] * halves)
         predictions = np.stack(np.split(exact(sample, step.timestep, self.feeds), halves))
-        guided = (predictions * self.weights).sum(axis=0, dtype=np.float32)
+        guided = (predictions * self.counts(step)).sum(axis=0, dtype=np.float32)
         if not np.isfinite(guided).all():
             raise NumericalError("unet", step.index)
         noise = np.zeros_like(guided) if step.noise is None else step.noise

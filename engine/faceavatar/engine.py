@@ -38,14 +38,14 @@ from faceavatar.schedulers.schedule import predict_x0
 from faceavatar.sizes import bring_to
 from faceavatar.stopwatch import Stopwatch
 from faceavatar.text import TextEncoder, TextEncoders, open_tokenizer
-from faceavatar.unet import StepUNet, UNet
+from faceavatar.unet import StepCache, StepUNet, UNet
 from faceavatar.vae import VaeDecoder, VaeEncoder
 from faceavatar.watch import Rerun, Watch, current, told
 
 Picture = NDArray[np.uint8]
 Points = NDArray[np.floating]
 Check = Callable[[], object]
-_LAZY_ROLES = frozenset({"matting", "vae_encoder", "vae_decoder", "unet", "unet_step"})
+_LAZY_ROLES = frozenset({"matting", "vae_encoder", "vae_decoder", "unet", "unet_step", "unet_shallow"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,7 @@ class Prepared:
 
     @property
     def key(self) -> Hashable:
-        """What must be the same for one batch: drawn size, rounds, schedule, halves, lengths, face scale."""
+        """What must be the same for one batch: size, rounds, schedule, halves, lengths, scale, savings."""
         shapes = [
             None if array is None else array.shape
             for array in (self.conditions.text, self.conditions.no_text, self.conditions.empty_text)
@@ -80,7 +80,8 @@ class Prepared:
         plan = self.plan
         name, steps = plan.request.scheduler, plan.request.num_inference_steps
         drawn = plan.latent_shape, rounds(plan.request), plan.start, self.clean is None
-        return *drawn, name, steps, plan.face_scale, tuple(shapes), plan.guidance.free
+        less = plan.guidance.interval, plan.request.step_cache
+        return *drawn, name, steps, plan.face_scale, tuple(shapes), plan.guidance.free, *less
 
 
 class AvatarEngine:
@@ -115,6 +116,7 @@ class AvatarEngine:
         self.vae = VaeDecoder(self._decoder, manifest.latents)
         self._cutters: dict[str, CutOut] = {}
         self._encoder: VaeEncoder | None = None
+        self._shallow: Session | None = None
         self._lazy_lock = Lock()
 
     @classmethod
@@ -307,6 +309,9 @@ class AvatarEngine:
     ) -> Plan:
         if self.adapter is not None and face_embeds is None:
             self.faces.must_see()
+        if request.step_cache > 1 and isinstance(self.unet, StepUNet):
+            allowed = "1: this engine's steps stay on the device (load it with device_loop=False)"
+            raise InvalidRequest("step_cache", request.step_cache, allowed)
         plan = make_plan(request, self.pack.manifest, self._schedule, latents)
         plan = with_face(plan, self.pack.manifest.face, face_embeds, face_crop)
         return with_landmarks(plan, face_landmarks)
@@ -391,9 +396,18 @@ class AvatarEngine:
         if isinstance(self.unet, StepUNet):
             steps = denoise_on_device(self.unet, *given)
         else:
-            steps = denoise(self.unet, *given)
+            steps = denoise(self._saving(self.unet, plans[0].request.step_cache), *given)
         for step in shared.each("denoise", steps):
             yield step, rows
+
+    def _saving(self, unet: UNet, step_cache: int) -> UNet | StepCache:
+        """What a run denoises with; the shallow graph is opened when it is first asked for."""
+        if step_cache == 1:
+            return unet
+        with self._lazy_lock:
+            if self._shallow is None:
+                self._shallow = self._opening.guarded("unet_shallow")
+        return StepCache(unet, self._shallow, step_cache)
 
     def _step(
         self,

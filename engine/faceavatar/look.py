@@ -70,6 +70,7 @@ class FaceReader:
         self.adapter: FaceAdapter | None = None
         self.image_encoder: FaceImageEncoder | None = None
         self._looks: Cache[Look] = Cache(REMEMBERED_FACES)
+        self._tokens: Cache[Floats] = Cache(REMEMBERED_FACES)
         face = pack.manifest.face
         if face is None:
             return
@@ -211,14 +212,26 @@ class FaceReader:
         if self.adapter is None or look is None:
             return None, None
         with clock.measure("embed"):
-            seen = unseen = None
-            if self.image_encoder is not None:
-                seen = look.image_embeds
-                if seen is None and look.crop is not None:
-                    seen = self.image_encoder.states(look.crop)
-                unseen = self.image_encoder.no_image() if guided else None
-            face = self.adapter.tokens(look.embeds, seen)
-            return face, self.adapter.no_face(unseen) if guided else None
+            key = tuple(_digest(part) for part in (look.embeds, look.crop, look.image_embeds))
+            face = self._tokens.get(key, lambda: self._project(look))
+            return face, self._tokens.get(None, self._no_face) if guided else None
+
+    def _project(self, look: Look) -> Floats:
+        assert self.adapter is not None
+        seen = None if self.image_encoder is None else look.image_embeds
+        if self.image_encoder is not None and seen is None and look.crop is not None:
+            seen = self.image_encoder.states(look.crop)
+        return self.adapter.tokens(look.embeds, seen)
+
+    def _no_face(self) -> Floats:
+        assert self.adapter is not None
+        unseen = None if self.image_encoder is None else self.image_encoder.no_image()
+        return self.adapter.no_face(unseen)
+
+
+def _digest(array: NDArray[np.generic] | None) -> bytes | None:
+    """What tells an array's content from any other's."""
+    return None if array is None else hashlib.sha256(str(array.shape).encode() + array.tobytes()).digest()
 
 
 def _report(found: Detection, face: Face) -> FaceInfo:

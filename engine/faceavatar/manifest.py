@@ -31,6 +31,8 @@ ROLES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("state", "input_scale", "guidance", "mix", "noise", "timestep", "encoder_hidden_states"),
         ("new_state", "guided", "magnitude"),
     ),
+    # unet's outermost layers, on what unet's deep ones said at an earlier step.
+    "unet_shallow": (("sample", "timestep", "deep"), ("noise_pred",)),
     "vae_decoder": (("latents",), ("image",)),
     "vae_encoder": (("image",), ("latents",)),
 }  # and matting, whose input and output have the names that the part `matting` gives
@@ -44,8 +46,10 @@ _UNET_INPUTS = (
 FURTHER_INPUTS: Mapping[str, tuple[frozenset[str], ...]] = {
     "unet": _UNET_INPUTS,
     "unet_step": _UNET_INPUTS,
+    "unet_shallow": (frozenset({"encoder_hidden_states"}), *_UNET_INPUTS),
     "face_projection": (frozenset({"image_embeds"}),),
 }
+FURTHER_OUTPUTS: Mapping[str, tuple[frozenset[str], ...]] = {"unet": (frozenset({"deep"}),)}
 FUSED_PROVIDERS = frozenset({"cpu", "cuda"})  # ONNX Runtime's own; the others compile the plain graph
 REQUIRED_ROLES = frozenset({"text_encoder", "unet", "vae_decoder"})
 
@@ -291,6 +295,15 @@ class Manifest(Part):
             raise ValueError("a unet with control_image wants the part face, and sizes without native ones")
         return self
 
+    @model_validator(mode="after")
+    def _shallow_takes_what_deep_gives(self) -> Self:
+        unet, shallow = self.graphs.get("unet"), self.graphs.get("unet_shallow")
+        if unet is None or shallow is None or "deep" not in shallow.inputs:
+            return self
+        if shallow.inputs["deep"] != unet.outputs.get("deep"):
+            raise ValueError("the input deep of unet_shallow and an output of unet go together")
+        return self
+
 
 def read_manifest(path: Path) -> Manifest:
     """Read and check a pack.json.
@@ -369,7 +382,7 @@ def _check_roles(manifest: Manifest) -> None:
             raise MissingGraph(f"{manifest.name}: the manifest has no {role} graph; export the pack again")
         for side, wanted, stated in (("inputs", inputs, graph.inputs), ("outputs", outputs, graph.outputs)):
             further = set(stated) - set(wanted)
-            sets = FURTHER_INPUTS.get(role, ()) if side == "inputs" else ()
+            sets = (FURTHER_INPUTS if side == "inputs" else FURTHER_OUTPUTS).get(role, ())
             known = further == set().union(*(group for group in sets if group <= further))
             expected = ", ".join(wanted) + "".join(f"[, {', '.join(sorted(group))}]" for group in sets)
             if not known or not set(wanted) <= set(stated):

@@ -40,7 +40,7 @@ CPU_PROVIDERS = frozenset({"cpu", "openvino"})
 # Where nearly all time and memory go. The face's nets stay in float32: an identity must not depend on the
 # precision of the pictures, and a request spends less than a hundredth of its time in them.
 REDUCED_ROLES = frozenset(
-    {"text_encoder", "text_encoder_2", "unet", "unet_step", "vae_decoder", "vae_encoder"}
+    {"text_encoder", "text_encoder_2", "unet", "unet_step", "unet_shallow", "vae_decoder", "vae_encoder"}
 )
 # From here on openvino's faster steps outweigh what it takes to compile (docs/decisions.md).
 LARGE_UNET = 256_000_000

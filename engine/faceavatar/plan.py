@@ -61,7 +61,8 @@ class Plan:
     @property
     def guidance(self) -> Guidance:
         """How the halves are combined."""
-        return Guidance(1.0 if self.guidance_is_input else self.guidance_scale, self.built_in_guidance)
+        scale = 1.0 if self.guidance_is_input else self.guidance_scale
+        return Guidance(scale, self.built_in_guidance, self.request.guidance_interval or (0.0, 1.0))
 
     @property
     def guided(self) -> bool:
@@ -99,6 +100,13 @@ def make_plan(
         "controlnet_scale": controlnet_scale,
         "scheduler": scheduler,
     }
+    start = _start(request.strength, steps, manifest)
+    _check_interval(request, start, steps)
+    if request.step_cache > 1 and "unet_shallow" not in manifest.graphs:
+        raise MissingGraph(
+            f"{manifest.name}: this pack has no unet_shallow graph, so step_cache must be 1; "
+            "add it: python -m faceavatar_export.step_cache PACK"
+        )
     height, width = drawing_size(manifest.sizes, (request.height, request.width))
     grain = manifest.latents.downsample
     shape = (manifest.latents.channels, height // grain, width // grain)
@@ -113,7 +121,7 @@ def make_plan(
         face_scale=face_scale,
         controlnet_scale=controlnet_scale,
         latents=None if latents is None else _checked(latents, (request.batch, *shape)),
-        start=_start(request.strength, steps, manifest),
+        start=start,
         guidance_is_input="timestep_cond" in manifest.graphs["unet"].inputs,
     )
 
@@ -162,6 +170,15 @@ def _start(strength: float | None, steps: int, manifest: Manifest) -> int:
         allowed = f"{1 / steps:.3g}..1 with {steps} steps: below, none of them is left"
         raise InvalidRequest("strength", strength, allowed)
     return steps - left
+
+
+def _check_interval(request: AvatarRequest, start: int, steps: int) -> None:
+    """Refuse an interval between two steps: guidance would be off, which is asked for otherwise."""
+    interval = request.guidance_interval
+    if interval is None or any(interval[0] <= step / steps < interval[1] for step in range(start, steps)):
+        return
+    lies = f"one that a step lies in (step i at i/{steps}, i from {start}); guidance 1 has none guided"
+    raise InvalidRequest("guidance_interval", interval, lies)
 
 
 def with_landmarks(plan: Plan, face_landmarks: NDArray[np.floating] | None) -> Plan:

@@ -20,6 +20,8 @@ def remarks(plan: Plan, face: FaceInfo | None) -> tuple[str, ...]:
         said += _face_warnings(request, face)
     if request.remove_background and request.bg_color:
         said.append(f"bg_color {request.bg_color} was used, so the background is not transparent")
+    if request.guidance_interval is not None and not plan.guided:
+        said.append("guidance_interval changed nothing: this run has no unconditional half to leave out")
     if plan.latents is not None:
         said.append("made from injected latents: the seed alone does not repeat it")
     return tuple(said)

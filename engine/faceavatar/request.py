@@ -54,6 +54,7 @@ _WORDS = {
     "scheduler": f"{', '.join(get_args(SchedulerName))} or None",
     "app_id": "text or None",
     "negative_prompt": "text, or None for none",
+    "guidance_interval": "two numbers of 0..1, the smaller first, or None for the whole schedule",
     "strength": "a number above 0, up to 1, or None for pure noise",
 }
 _HASHED = "sha256:"
@@ -118,8 +119,10 @@ class AvatarRequest(BaseModel):
     steps, 0 none. `face_index` picks a face by size, 0 the largest; None also takes the largest. `image`
     may also be an identity file (path, URL or bytes) in place of a photo. `similarity` measures how much
     each picture resembles the face; `best_of` n draws n candidates for each picture and keeps the one that
-    resembles most: picture i has the seeds seed + i n and the n - 1 after it. `app_id` (the pack) and
-    `celery` (queue it) are for servers; the engine does not read them.
+    resembles most: picture i has the seeds seed + i n and the n - 1 after it. `guidance_interval` (from, to)
+    are the shares of the schedule between which guidance acts: outside, the net runs its wanted half alone.
+    `step_cache` n runs the whole net at every n-th step only, and its outermost layers at the others.
+    `app_id` (the pack) and `celery` (queue it) are for servers; the engine does not read them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True)
@@ -148,6 +151,8 @@ class AvatarRequest(BaseModel):
     best_of: int = Field(default=1, ge=1, le=8)
     similarity: bool = False
     strength: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False)
+    guidance_interval: tuple[float, float] | None = None
+    step_cache: int = Field(default=1, ge=1, le=10)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -172,6 +177,19 @@ class AvatarRequest(BaseModel):
     @classmethod
     def _six_digits(cls, value: str | None) -> str | None:
         return check_color(value)
+
+    @field_validator("guidance_interval", mode="before")
+    @classmethod
+    def _pair(cls, value: object) -> object:
+        """JSON, and with it a PNG's metadata, has lists where Python has tuples."""
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _in_order(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0 <= value[0] < value[1] <= 1:  # NaN is in no order
+            raise InvalidRequest("guidance_interval", value, _WORDS["guidance_interval"])
+        return value
 
     @property
     def gender_word(self) -> str:

@@ -37,6 +37,37 @@ class UNet:
         return self.session.run({"sample": sample, "timestep": steps, **conditions})["noise_pred"]
 
 
+class StepCache:
+    """The net of one run: whole at every n-th step, between them only its outermost layers.
+
+    What its deep layers say changes slowly from step to step, so the last word of theirs is taken again.
+    Source: Ma et al., "DeepCache: Accelerating Diffusion Models for Free", 2023 (arXiv 2312.00858).
+    """
+
+    def __init__(self, unet: UNet, shallow: Session, every: int) -> None:
+        """shallow: the graph `unet_shallow`. every: 2 or more."""
+        self._whole, self._shallow, self._every = unet.session, shallow, every
+        self._deep: NDArray[Any] | None = None
+        self._age = 0
+
+    def __call__(
+        self,
+        sample: NDArray[np.float32],
+        timestep: float,
+        conditions: Mapping[str, NDArray[np.float32]],
+    ) -> NDArray[np.float32]:
+        """As UNet's. A call of fewer rows than the one before has the last ones of them."""
+        rows = len(sample)
+        feeds = {"sample": sample, "timestep": timesteps_for(self._whole, timestep, rows), **conditions}
+        if self._deep is None or self._age == self._every or len(self._deep) < rows:
+            made = self._whole.run(feeds)
+            self._deep, self._age = made["deep"], 1
+            return made["noise_pred"]
+        self._age += 1
+        given = feeds | {"deep": self._deep[-rows:]}
+        return self._shallow.run({name: given[name] for name in self._shallow.inputs})["noise_pred"]
+
+
 @dataclass
 class StepUNet:
     """The net with guidance and the sampler's update in one graph; faceavatar.device_loop feeds it.

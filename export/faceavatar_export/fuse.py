@@ -23,7 +23,7 @@ from faceavatar_export.fused_attention import fuse_attention
 from faceavatar_export.pack_writer import Provenance, describe_file
 
 # Of the others a text encoder's attention is masked and a small share, the face's nets have none.
-FUSED_ROLES = frozenset({"unet", "vae_decoder"})
+FUSED_ROLES = frozenset({"unet", "unet_shallow", "vae_decoder"})
 UNPROVABLE = "bf16"  # the provider that runs fused graphs here has no kernels for it
 BOUNDS = {"fp16": 2e-2}  # of the fused graph's answer to the plain one's, relative root mean square
 BOUND = 1e-4

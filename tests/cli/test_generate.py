@@ -58,12 +58,25 @@ def test_every_flag_reaches_its_field(make: Any) -> None:
         "face_scale": ("--face-scale", 0.5),
         "face_index": ("--face-index", 0),
         "preview_every": ("--preview-every", 1),
+        "step_cache": ("--step-cache", 1),
     }
     ran = make("--json", "--remove-background", *(part for pair in flags.values() for part in pair))
     request = ran.json["request"]
     assert {field: request[field] for field in flags} == {field: value for field, (_, value) in flags.items()}
     assert request["remove_background"] is True
     assert (ran.json["width"], ran.json["height"]) == (260, 300)
+
+
+def test_a_guidance_interval_is_told_and_taken_back(make: Any) -> None:
+    request = make("-o", "a.png", "--json", "--guidance-interval", "0.25,0.75").json["request"]
+    assert request["guidance_interval"] == [0.25, 0.75]
+    assert make("--from", "a.png", "--json").json["request"]["guidance_interval"] == [0.25, 0.75]
+    whole = make("--from", "a.png", "--json", "--guidance-interval", "whole").json["request"]
+    assert whole["guidance_interval"] is None
+    for wrong in ("0.5", "0.9,0.1", "a,b", "0,1,1"):
+        ran = make("--guidance-interval", wrong)
+        assert ran.code == 2
+        assert "--guidance-interval" in ran.err
 
 
 def test_a_controlnets_scale_is_refused_by_a_pack_without_one(make: Any, place: Path) -> None:

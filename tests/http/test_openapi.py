@@ -84,7 +84,8 @@ class Caller:
         body = case.body
         body["image"] = PHOTO if form else data_uri(PHOTO)
         body.pop("webhook", None)
-        for name in ("face_index", "controlnet_scale", "strength"):  # one face; a pack without those graphs
+        # One face; a pack without those graphs; two numbers whose order no schema tells.
+        for name in ("face_index", "controlnet_scale", "strength", "step_cache", "guidance_interval"):
             body.pop(name, None)
         for name, most in {
             "height": 300,

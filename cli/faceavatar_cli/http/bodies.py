@@ -37,6 +37,7 @@ SECONDS = 60.0  # for a whole body to arrive
 SMALL = 2**16  # bytes of a body that holds no picture
 _LARGE = 2**20  # from here on reading JSON takes longer than changing threads
 _FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+_PAIRS = frozenset({"guidance_interval"})  # "0.2,0.8" in a form
 _TEXTS = frozenset({"prompt", "negative_prompt"})  # where nothing is something else than absence
 _KINDS = {
     "integer": "a whole number",
@@ -148,7 +149,7 @@ async def _of_form(form: FormData) -> ImageToImage:
             data = await value.read()
             value = f"data:application/octet-stream;base64,{base64.b64encode(data).decode()}"
         if value or name in _TEXTS:
-            fields[name] = value
+            fields[name] = value.split(",") if name in _PAIRS else value
     return _checked(ImageToImage, fields)
 
 
@@ -181,6 +182,9 @@ def allowed(model: type[BaseModel], name: str) -> str:
 def _words(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return ", ".join(map(str, schema["enum"]))
+    if schema["type"] == "array":
+        low, high = schema["prefixItems"][0]["minimum"], schema["prefixItems"][0]["maximum"]
+        return f"two numbers of {low:g}..{high:g}, the smaller first"
     kind = _KINDS[str(schema["type"])]
     if "exclusiveMinimum" in schema:
         return f"{kind} above {schema['exclusiveMinimum']}, up to {schema['maximum']}"

@@ -6,7 +6,7 @@ what the engine takes, and a test holds the ranges here to those there.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
@@ -48,6 +48,9 @@ EXAMPLE_ANSWER: dict[str, JsonValue] = {
     "task_id": "5f0c7f8e4b5d4f0f9a6f1a2b3c4d5e6f",
     "status": "completed",
 }
+
+
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class ImageToImage(BaseModel):
@@ -104,6 +107,12 @@ class ImageToImage(BaseModel):
     strength: float | None = Field(
         default=None, gt=0, le=1, allow_inf_nan=False, description="Begin with the photo, changed this much."
     )
+    guidance_interval: tuple[Share, Share] | None = Field(
+        default=None, description="Shares of the schedule between which guidance acts; null: everywhere."
+    )
+    step_cache: int = Field(
+        default=1, ge=1, le=10, description="The whole net at every n-th step only; 1: at all of them."
+    )
     best_of: int = Field(
         default=1, ge=1, le=8, description="Candidates for each avatar; the one that resembles most is kept."
     )
@@ -126,6 +135,7 @@ class ImageToImage(BaseModel):
         "preview_every",
         "face_index",
         "best_of",
+        "step_cache",
         mode="before",
     )
     @classmethod

@@ -30,6 +30,7 @@ curl -s localhost:8000/getImageToImage -H "Authorization: Bearer $TOKEN" \\
 curl -s localhost:8000/getImageToImage -H "Authorization: Bearer $TOKEN" -F image=@selfie.jpg -F batch=2
 ```
 """
+PAIR_PATTERN = r"^[0-9.eE-]+,[0-9.eE-]+$"
 _REFERENCE = "#/components/schemas/"
 _WORDS = {
     400: "The body cannot be read",
@@ -127,6 +128,10 @@ def _form(schema: dict[str, Any]) -> dict[str, Any]:
             if option.get("type") != "null":
                 field.update(option)
         field.pop("default", None)
+        if field.get("type") == "array":  # a form would hold each number apart
+            for word in ("minItems", "maxItems", "prefixItems"):
+                field.pop(word)
+            field |= {"type": "string", "pattern": PAIR_PATTERN}
         if name == "image":
             field.pop("pattern")
             field |= {"format": "binary", "description": "The picture's file, or a URL or data URI as text."}

@@ -50,6 +50,8 @@ class Asked(TypedDict, total=False):
     preview_every: int
     face_index: int | None
     strength: float | None
+    guidance_interval: tuple[float, float] | None
+    step_cache: int
     best_of: int
 
 
@@ -107,9 +109,13 @@ def _bytes_of(image: ImageSource) -> bytes:
 
 def form_fields(content: Mapping[str, Any]) -> dict[str, str]:
     """Fields as a form holds them: all of it text."""
-    return {
-        name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in content.items()
-    }
+
+    def text(value: Any) -> str:
+        if isinstance(value, tuple):
+            return ",".join(map(str, value))
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+    return {name: text(value) for name, value in content.items()}
 
 
 def generate(image: ImageSource, further: Mapping[str, str | None], **asked: Unpack[Asked]) -> Trip[Avatars]:

@@ -90,7 +90,7 @@ def add_step_cache(folder: Path) -> float:
 
 def _last_join(path: Path, graph: GraphProto) -> NodeProto:
     """The last place where a skip connection is laid beside what comes from below."""
-    joins = [
+    joins: list[NodeProto] = [
         node
         for node in graph.node
         if node.op_type == "Concat" and len(node.input) == 2 and node.attribute[0].i == 1

@@ -110,6 +110,17 @@ def turns(args: argparse.Namespace, engines: Sequence[Engine], measures: Sequenc
                 print(f"{round_} {measure} {engine.name}: {said}", file=sys.stderr, flush=True)
 
 
+def chosen(words: str) -> list[Engine]:
+    """The engines of a comma-separated list: of whole names, or of all names that hold a part."""
+    parts = [part.strip() for part in words.split(",") if part.strip()]
+    names = {engine.name for engine in LINEUP}
+    return [
+        engine
+        for engine in LINEUP
+        if not parts or any(part == engine.name if part in names else part in engine.name for part in parts)
+    ]
+
+
 def _spec(args: argparse.Namespace, inputs: Path, engine: Engine) -> dict[str, Any]:
     paths = {
         **{name: getattr(args, name) for name in ("checkpoint", "adapter", "pack")},
@@ -127,10 +138,9 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--measures", default=",".join(MEASURES))
-    parser.add_argument("--engines", default="", help="parts of names, with commas; all of them without it")
+    parser.add_argument("--engines", default="", help="names or parts of them, with commas (all)")
     args = parser.parse_args()
-    wanted = [part for part in args.engines.split(",") if part]
-    engines = [one for one in LINEUP if not wanted or any(part in one.name for part in wanted)]
+    engines = chosen(args.engines)
     args.out.mkdir(parents=True, exist_ok=True)
     turns(args, engines, [name.strip() for name in args.measures.split(",")])
     found, apart = medians(read_lines(args.out / "lines.jsonl")), distances(args.out / "pictures")

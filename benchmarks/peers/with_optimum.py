@@ -5,6 +5,7 @@ It knows no face adapter, and its graphs have other names than ours: the nodes a
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -46,6 +47,7 @@ def prepare(spec: dict[str, Any]) -> None:
         shutil.copy(config, folder / part / "config.json")
     for part in ("scheduler", "tokenizer"):
         shutil.copytree(source / part, folder / part, dirs_exist_ok=True)
+    _old_tokenizer(folder / "tokenizer")
     index = (source / "model_index.json").read_text(encoding="utf-8")
     (folder / "model_index.json").write_text(index, encoding="utf-8")
 
@@ -55,6 +57,14 @@ def load(spec: dict[str, Any]) -> Callable[[int, int, int, bool], Drawn]:
     pipeline = ORTStableDiffusionPipeline.from_pretrained(spec["folder"], provider="CPUExecutionProvider")
     pipeline.set_progress_bar_config(disable=True)
     return drawer(spec, pipeline, torch.float32, {})
+
+
+def _old_tokenizer(folder: Path) -> None:
+    """The files that the transformers of its time reads, from the one that today's writes."""
+    model = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    merges = [one if isinstance(one, str) else " ".join(one) for one in model["merges"]]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]), encoding="utf-8")
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n", encoding="utf-8")
 
 
 def _fix(model: onnx.ModelProto, values: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from lineup import LINEUP, Engine
-from summary import distances, medians, read_lines, slug, table
+from summary import append, distances, medians, read_lines, slug, table
 from turns import Child, PeerFailed, measure_picture, measure_process, measure_step
 from venvs import python_of
 
@@ -104,8 +104,7 @@ def turns(args: argparse.Namespace, engines: Sequence[Engine], measures: Sequenc
                     line["numbers"] = MEASURES[measure](child, round_ % (NUMBERS - 1), picture)
                 except PeerFailed as error:
                     line["error"] = str(error)
-                with path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(line) + "\n")
+                append(path, line)
                 said = line.get("error") or line["numbers"]
                 print(f"{round_} {measure} {engine.name}: {said}", file=sys.stderr, flush=True)
 

@@ -37,6 +37,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def append(path: Path, line: Mapping[str, Any]) -> None:
+    """Adds a measurement at once; a last line that was cut off is ended first, so that it spoils no other."""
+    whole = not path.exists() or path.read_bytes()[-1:] in (b"", b"\n")
+    with path.open("a", encoding="utf-8") as file:
+        file.write(("" if whole else "\n") + json.dumps(line) + "\n")
+
+
 def medians(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """For each engine its medians by column, how many runs each has, and what it failed with."""
     found: dict[str, dict[str, Any]] = {engine.name: {"runs": {}, "errors": []} for engine in LINEUP}

@@ -110,12 +110,8 @@ def _kept(drawn: Mapping[str, Any]) -> dict[str, Any]:
 
 def _files(child: Child) -> Iterable[Path]:
     """The weights that a child reads."""
-    spec = child.spec
-    roots = {
-        "diffusers": [spec["checkpoint"], spec["adapter"]],
-        "ours": [spec["pack"]],
-    }.get(child.engine.venv, [spec["folder"]])
-    for root in map(Path, roots):
+    names = {"diffusers": ("checkpoint", "adapter"), "ours": ("pack",)}.get(child.engine.venv, ("folder",))
+    for root in (Path(child.spec[name]) for name in names):
         yield from [root] if root.is_file() else (path for path in root.rglob("*") if path.is_file())
 
 

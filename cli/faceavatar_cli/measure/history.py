@@ -56,8 +56,10 @@ def keep(report: Report) -> Path:
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # A last line that was cut off is ended first, so that it spoils no other.
+        whole = not path.exists() or path.read_bytes()[-1:] in (b"", b"\n")
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(kept) + "\n")
+            file.write(("" if whole else "\n") + json.dumps(kept) + "\n")
     except OSError as error:
         raise CannotWrite(f"{path}: the history cannot be kept ({error}); set XDG_STATE_HOME") from error
     return path

@@ -42,6 +42,9 @@ _PICTURE_WORDS = (
     "--provider", default="auto", show_default=True, help="What runs it: auto, cpu, openvino, cuda."
 )
 @click.option("--threads", type=click.IntRange(min=1), help="How many threads (one for each physical core).")
+@click.option(
+    "--memory-budget", metavar="BYTES", help='What the process may grow to, such as "6GB" (what is free).'
+)
 @click.option("--timeout", type=float, help="Seconds that the work may take, loading aside (no end).")
 @request_options
 @json_option
@@ -58,6 +61,7 @@ def generate(
     pack: str | None,
     provider: str,
     threads: int | None,
+    memory_budget: str | None,
     timeout: float | None,
     **fields: Any,
 ) -> None:
@@ -72,7 +76,7 @@ def generate(
 
     try:
         order = place_order(photo, example, old, pack, given_fields(context, fields))
-        job = Job(order, Output(out, force), provider, threads, timeout)
+        job = Job(order, Output(out, force), provider, threads, timeout, memory_budget)
         job.run(context.ensure_object(Manner).json)
     except InvalidRequest as error:
         flag = "PHOTO" if error.field == "image" else flag_of(context, error.field)

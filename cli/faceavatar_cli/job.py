@@ -24,6 +24,7 @@ class Job:
     provider: str
     threads: int | None
     timeout: float | None = None
+    memory_budget: str | None = None
 
     def run(self, json: bool) -> None:
         """Does it all; results on stdout, remarks and the bar on stderr."""
@@ -31,7 +32,9 @@ class Job:
         bar = Bar(wants_bar(json))
         try:
             bar.show(f"loading {self.order.pack} ...")
-            engine = AvatarEngine.load(self.order.pack, self.provider, self.threads)
+            engine = AvatarEngine.load(
+                self.order.pack, self.provider, self.threads, memory_budget=self.memory_budget
+            )
             steps = engine.stream(self.order.request, timeout=self.timeout)
             result = follow(steps, bar, self.output.preview)
             written = self.output.write(result)

@@ -41,6 +41,9 @@ from faceavatar_cli.exits import Manner, debug_option, epilog, json_option, prin
     "--gather", type=click.FloatRange(0, 1000), default=5.0, help="Milliseconds a run waits for company (5)."
 )
 @click.option(
+    "--memory-budget", metavar="BYTES", help='What the process may grow to, such as "6GB" (what is free).'
+)
+@click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
     help="Seconds that drawing one run may take (no end).",

@@ -16,7 +16,12 @@ from faceavatar_cli.queue.settings import (
     from_environment,
 )
 
-_FLAGS = {"keep_seconds": "keep", "lease_seconds": "lease", "task_seconds": "task-seconds"}
+_FLAGS = {
+    "memory_budget": "memory-budget",
+    "keep_seconds": "keep",
+    "lease_seconds": "lease",
+    "task_seconds": "task-seconds",
+}
 
 
 @click.command(epilog=epilog())
@@ -35,6 +40,9 @@ _FLAGS = {"keep_seconds": "keep", "lease_seconds": "lease", "task_seconds": "tas
 )
 @click.option(
     "--provider", default="auto", show_default=True, help="What runs it: auto, cpu, openvino, cuda."
+)
+@click.option(
+    "--memory-budget", metavar="BYTES", help='What the process may grow to, such as "6GB" (what is free).'
 )
 @click.option("--threads", type=click.IntRange(1), help="How many threads (one a physical core).")
 @click.option(
@@ -61,6 +69,7 @@ def worker(
     state: Path | None,
     packs: tuple[str, ...],
     provider: str,
+    memory_budget: str | None,
     threads: int | None,
     pool: str,
     hosts: tuple[str, ...],
@@ -89,7 +98,7 @@ def worker(
         {"keep_seconds": keep, "attempts": attempts, "lease_seconds": lease, "task_seconds": task_seconds},
     )
     try:
-        code = join(joining, packs or ("toon",), provider, threads, pool, hosts)
+        code = join(joining, packs or ("toon",), provider, threads, pool, hosts, memory_budget)
     except InvalidRequest as error:
         flag = _FLAGS.get(error.field, error.field)
         raise InvalidRequest(f"--{flag}", error.got, error.allowed) from None

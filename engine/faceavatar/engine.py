@@ -17,11 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceavatar.adapter import FaceAdapter
+from faceavatar.allowance import Allowance
 from faceavatar.backends import DeviceSession, Session
+from faceavatar.budget import read_budget
 from faceavatar.conditions import join_conditions, join_guidance, make_conditions
 from faceavatar.denoise import Conditions, Denoised, Floats, Noise, denoise
 from faceavatar.device_loop import denoise_on_device
 from faceavatar.errors import InvalidRequest
+from faceavatar.forecast import Forecast
 from faceavatar.identity import Identity, open_reference
 from faceavatar.image import ImageSource, fit_to, load_image, to_nchw, to_uint8
 from faceavatar.likeness import Kept, candidates, rounds
@@ -90,7 +93,7 @@ class AvatarEngine:
     pack: the Pack. provider: the execution provider in use, such as "cpu".
     """
 
-    def __init__(self, opening: Opening) -> None:
+    def __init__(self, opening: Opening, memory_budget: int | None = None) -> None:
         pack, manifest = opening.pack, opening.pack.manifest
         self.pack, self.provider, self._opening = pack, opening.provider, opening
         self._schedule = NoiseSchedule.from_manifest(manifest.scheduler)
@@ -118,6 +121,7 @@ class AvatarEngine:
         self._encoder: VaeEncoder | None = None
         self._shallow: Session | None = None
         self._lazy_lock = Lock()
+        self.allowance = Allowance(manifest, opening.provider, self.adapter is not None, memory_budget)
 
     @classmethod
     def load(
@@ -130,6 +134,7 @@ class AvatarEngine:
         check_hashes: bool = True,
         device_loop: bool | None = None,
         cuda_graphs: bool = False,
+        memory_budget: int | str | None = None,
     ) -> AvatarEngine:
         """Open a pack by its name or folder.
 
@@ -143,14 +148,18 @@ class AvatarEngine:
         check_hashes: hold files to their sha256; those hashed before and untouched since are not read again.
         device_loop: latents stay on the device between steps; None does so on a GPU where the pack has the
         graph unet_step. cuda_graphs: record the launches of such a step once for each shape and replay them.
+        memory_budget: bytes, or words such as "6GB", that the process may grow to: a request that would take
+        more is refused before any work; None for what the machine and its container have free at that time.
         The decoder goes on opening in the background; see wait_until_open.
         Raises InvalidRequest (any but the first two), PackNotFound, PackInvalid and its kin.
         """
+        budget = read_budget(memory_budget)
         loaded = Pack.load(find_pack(pack), check_hashes)
         return cls(
             Opening.of(
                 *(loaded, provider, threads, precision, engines, check_hashes, device_loop, cuda_graphs)
-            )
+            ),
+            budget,
         )
 
     def wait_until_open(self) -> AvatarEngine:
@@ -244,7 +253,7 @@ class AvatarEngine:
         Every request gets the pictures that it gets alone. `timings` count what was done together whole.
         Memory grows with the pictures of all of them; a NumericalError is raised for all of them. timeout and
         check as generate's, for the drawing.
-        Raises InvalidRequest for none, or for keys that differ.
+        Raises InvalidRequest for none, or for keys that differ, OverBudget for more than fit (see fits).
         """
         return self._together(prepared, True, Watch(timeout, check))
 
@@ -254,6 +263,7 @@ class AvatarEngine:
         if not prepared or len({one.key for one in prepared}) > 1:
             got = f"{len(prepared)} requests of {len({one.key for one in prepared})} kinds"
             raise InvalidRequest("prepared", got, "one or more requests with equal keys")
+        self.allowance.check([one.plan for one in prepared])
         return watch.over(self._run(prepared, previews, watch))
 
     def look(self, image: ImageSource, face_index: int | None = None) -> Look:
@@ -314,11 +324,21 @@ class AvatarEngine:
             raise InvalidRequest("step_cache", request.step_cache, allowed)
         plan = make_plan(request, self.pack.manifest, self._schedule, latents)
         plan = with_face(plan, self.pack.manifest.face, face_embeds, face_crop)
-        return with_landmarks(plan, face_landmarks)
+        plan = with_landmarks(plan, face_landmarks)
+        self.allowance.check([plan])
+        return plan
+
+    def forecast(self, request: AvatarRequest) -> Forecast:
+        """The memory that a request will take, in bytes by stage. Raises InvalidRequest as generate does."""
+        return self.allowance.forecast([make_plan(request, self.pack.manifest, self._schedule)])
+
+    def fits(self, prepared: Sequence[Prepared]) -> bool:
+        """Whether these can be drawn as one batch within the memory budget."""
+        return self.allowance.fits([one.plan for one in prepared])
 
     def _prepare(self, plan: Plan, watch: Watch) -> Prepared:
         """Load, look, read the words, under the watch."""
-        with watch.worn():
+        with watch.worn(), self.allowance.held([plan], drawing=False):
             prepared = self._look_and_read(plan)
         return replace(prepared, reruns=tuple(watch.take()))
 
@@ -353,6 +373,12 @@ class AvatarEngine:
 
     def _run(self, prepared: Sequence[Prepared], previews: bool, watch: Watch) -> Iterator[tuple[Step, ...]]:
         """Draw all candidates in rounds, keep the best, then cut out for each."""
+        with self.allowance.held([one.plan for one in prepared]):
+            yield from self._rounds(prepared, previews, watch)
+
+    def _rounds(
+        self, prepared: Sequence[Prepared], previews: bool, watch: Watch
+    ) -> Iterator[tuple[Step, ...]]:
         drawings = [
             _Drawing(one, Kept(one.plan.request.best_of), watch, list(one.reruns)) for one in prepared
         ]

@@ -98,6 +98,18 @@ class Graph(Part):
         return self.fused if self.fused is not None and provider in FUSED_PROVIDERS else self.file
 
 
+class Memory(Part):
+    """What a pack takes with one provider, in bytes, as benchmarks/memory.py measures it.
+
+    loaded: the whole process once all graphs are open that a plain request needs. stages: for each stage a
+    base, bytes a cell, and bytes a cell squared; n pictures of c cells take base + n (a c + b c c). A cell is
+    one of the latents' for unet, vae_decoder and vae_encoder, and else a pixel of the picture.
+    """
+
+    loaded: Annotated[int, Field(ge=0)]
+    stages: dict[str, tuple[float, float, float]]
+
+
 class Text(Part):
     """The tokenizer of text_encoder. text_encoder_2 reads the same tokens but for its padding.
 
@@ -239,6 +251,7 @@ class Manifest(Part):
     face: Face | None = None
     matting: Matting | None = None
     defaults: Defaults
+    memory: dict[str, Memory] = {}
 
     @field_validator("files")
     @classmethod

@@ -65,6 +65,14 @@ class Plan:
         return Guidance(scale, self.built_in_guidance, self.request.guidance_interval or (0.0, 1.0))
 
     @property
+    def halves(self) -> int:
+        """Of the net's batch: the wanted one, the negative one, and of a distilled net the empty one too."""
+        if not self.guided:
+            return 1
+        said = self.built_in_guidance > 1 and bool((self.request.negative_prompt or "").strip())
+        return 3 if said else 2
+
+    @property
     def guided(self) -> bool:
         """Whether an unconditional half must run; a distilled net has none to put a negative prompt in."""
         said = self.built_in_guidance > 1 and bool((self.request.negative_prompt or "").strip())

@@ -43,6 +43,9 @@ class Held:
     def prepare(self, request: AvatarRequest, **limits: Any) -> Prepared:
         return self._engine.prepare(request, **limits)
 
+    def fits(self, prepared: Sequence[Prepared]) -> bool:
+        return self._engine.fits(prepared)
+
     def stream_together(self, prepared: Sequence[Prepared], **limits: Any) -> Iterator[tuple[Step, ...]]:
         self.begun.set()
         assert self.gate.wait(20)

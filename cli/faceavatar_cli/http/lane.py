@@ -178,7 +178,7 @@ class Lane:
         first, pictures = jobs[0], jobs[0].pictures
         deadline = time.monotonic() + self._shop.settings.gather_seconds
         while pictures < self._shop.settings.together:
-            mate = self._ready.take(partial(_fit, first, self._shop.settings.together - pictures))
+            mate = self._ready.take(partial(self._fit, jobs, self._shop.settings.together - pictures))
             if mate is not None:
                 jobs.append(mate)
                 pictures += mate.pictures
@@ -191,6 +191,12 @@ class Lane:
                 await asyncio.wait_for(self._to_draw.wait(), left)
             except TimeoutError:
                 break
+
+    def _fit(self, jobs: Sequence[Job], room: int, other: Job) -> bool:
+        """Whether it can join these: of their kind, and within the engine's memory budget."""
+        if not _alike(jobs[0], room, other):
+            return False
+        return self._engine.fits([job.prepared for job in (*jobs, other) if job.prepared is not None])
 
     async def _draw(self, jobs: Sequence[Job]) -> None:
         prepared = [job.prepared for job in jobs if job.prepared is not None]
@@ -294,7 +300,7 @@ def _arrival(job: Job) -> int:
     return job.number
 
 
-def _fit(first: Job, room: int, other: Job) -> bool:
+def _alike(first: Job, room: int, other: Job) -> bool:
     a, b = first.prepared, other.prepared
     return a is not None and b is not None and other.pictures <= room and a.key == b.key
 

@@ -147,7 +147,10 @@ class Service:
         settings, engines = self.settings, dict[str, AvatarEngine]()
         try:
             for pack in settings.packs:
-                engine = await asyncio.to_thread(AvatarEngine.load, pack, settings.provider, settings.threads)
+                engine = await asyncio.to_thread(
+                    partial(AvatarEngine.load, memory_budget=settings.memory_budget),
+                    *(pack, settings.provider, settings.threads),
+                )
                 engines[engine.pack.name] = engine
         except Exception as error:
             _log.exception("a pack could not be loaded")

@@ -15,6 +15,7 @@ from typing import Any
 
 import uvicorn
 
+from faceavatar.budget import read_budget
 from faceavatar.errors import InvalidRequest, MissingExtra
 from faceavatar.fetch import Rules
 from faceavatar_cli.http.app import create_app
@@ -82,6 +83,7 @@ class Serving:
             together=flags["together"],
             gather_seconds=flags["gather"] / 1000,
             timeout=flags["timeout"],
+            memory_budget=_budget(flags["memory_budget"]),
             allowed_hosts=frozenset(host.lower() for host in flags["hosts"]),
             webhook_secret=secret,
         )
@@ -175,6 +177,15 @@ def _logging() -> dict[str, Any]:
     made["handlers"]["access"]["stream"] = "ext://sys.stderr"
     made["loggers"]["faceavatar_cli"] = {"handlers": ["default"], "level": "WARNING", "propagate": False}
     return made
+
+
+def _budget(words: str | None) -> str | None:
+    """The words, once they can be read: before a pack is opened. Raises InvalidRequest."""
+    try:
+        read_budget(words)
+    except InvalidRequest as error:
+        raise InvalidRequest("--memory-budget", error.got, error.allowed) from None
+    return words
 
 
 def _tokens(path: Path | None, variable: str, limits: Limits) -> tuple[Token, ...]:

@@ -62,12 +62,18 @@ class Engines:
     packs: Mapping[str, str]
     provider: str = "auto"
     threads: int | None = None
+    memory_budget: str | None = None
     _open: dict[str, AvatarEngine] = field(default_factory=dict)
 
     def engine(self, name: str) -> AvatarEngine:
         """The engine of a pack's name. Raises PackNotFound and its kin, ProviderUnavailable."""
         if name not in self._open:
-            self._open[name] = AvatarEngine.load(self.packs.get(name, name), self.provider, self.threads)
+            self._open[name] = AvatarEngine.load(
+                self.packs.get(name, name),
+                self.provider,
+                self.threads,
+                memory_budget=self.memory_budget,
+            )
         return self._open[name]
 
 

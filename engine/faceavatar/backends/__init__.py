@@ -22,6 +22,7 @@ from faceavatar.backends.session import (
     Provider,
     Session,
     TensorSpec,
+    failure,
 )
 from faceavatar.backends.threads import physical_cores
 from faceavatar.errors import MissingExtra, ProviderUnavailable
@@ -39,6 +40,7 @@ __all__ = [
     "TensorSpec",
     "available_providers",
     "compile_graph",
+    "failure",
     "open_engine",
     "open_session",
     "physical_cores",

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from faceavatar.backends.bound import PROCESSOR, Bound, BoundPool, DeviceMemory
 from faceavatar.backends.capture import CaptureIds
-from faceavatar.backends.session import Precision, TensorSpec, first_line
-from faceavatar.errors import FaceAvatarError, PackInvalid, ProviderUnavailable
+from faceavatar.backends.session import Precision, TensorSpec, failure
+from faceavatar.errors import PackInvalid, ProviderUnavailable
 
 _ERRORS_ONLY = 3  # warnings about constants folded or nodes placed are of no use to a caller
 # Integers that say how large tensors are. ONNX Runtime computes them on the processor on purpose, where
@@ -87,7 +87,7 @@ class OnnxRuntimeSession:
                 str(path), settings, providers=providers or None, enable_fallback=0
             )
         except Exception as error:  # the bindings raise a dozen unrelated classes
-            raise PackInvalid(f"{path.name}: {provider} cannot open it: {first_line(error)}") from error
+            raise failure(f"{path.name}: {provider} cannot open it", error, PackInvalid) from error
         used = self._session.get_providers()
         if used[:1] != [execution_provider]:
             raise ProviderUnavailable(
@@ -115,7 +115,7 @@ class OnnxRuntimeSession:
         try:
             values = self._session.run(list(self.outputs), feeds)
         except Exception as error:
-            raise FaceAvatarError(f"{self._file} failed on {self.provider}: {first_line(error)}") from error
+            raise failure(f"{self._file} failed on {self.provider}", error) from error
         return {name: np.asarray(value) for name, value in zip(self.outputs, values, strict=True)}
 
 
@@ -161,12 +161,17 @@ def versions() -> dict[str, str]:
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:
-    """All graph optimisations, the memory arena on (off costs 1.3 to 1.5 times the time), no chatter."""
+    """All graph optimisations, the memory arena on (off costs 1.3 to 1.5 times the time), no chatter.
+
+    No memory patterns: they plan a run's memory as one block, which the second run of a shape takes beside
+    all that the first one took piece by piece: twice the memory for no time (docs/decisions.md).
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.enable_cpu_mem_arena = True
+    options.enable_mem_pattern = False
     options.log_severity_level = _ERRORS_ONLY
     return options
 

@@ -16,8 +16,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from faceavatar.backends.capture import CaptureIds
-from faceavatar.backends.session import first_line
-from faceavatar.errors import FaceAvatarError
+from faceavatar.backends.session import failure
 
 # ONNX Runtime itself reads the first, the TensorRT-RTX plugin the second.
 _CAPTURE_ENTRIES = ("gpu_graph_id", "cuda_graph_annotation_id")
@@ -86,7 +85,7 @@ class Bound:
         try:
             self._buffers[buffer] = self._memory.empty(shape, dtype), dtype, shape
         except Exception as error:  # the bindings raise a dozen unrelated classes
-            raise FaceAvatarError(f"{self._whose}: {buffer}: {first_line(error)}") from error
+            raise failure(f"{self._whose}: {buffer}", error) from error
 
     def download(self, buffer: str) -> NDArray[Any]:
         """A copy of what a buffer holds."""
@@ -104,7 +103,7 @@ class Bound:
             self._session.run_with_iobinding(binding, options)
             binding.synchronize_outputs()
         except Exception as error:
-            raise FaceAvatarError(f"{self._whose}: {first_line(error)}") from error
+            raise failure(self._whose, error) from error
 
     def signature(self, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> tuple[Any, ...]:
         """All that a recorded run depends on: the address, shape and type behind every tensor."""

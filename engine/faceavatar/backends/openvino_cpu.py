@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceavatar.backends.processor import processor_name
-from faceavatar.backends.session import Bucket, Platform, Precision, Session, TensorSpec, first_line
+from faceavatar.backends.session import Bucket, Platform, Precision, Session, TensorSpec, failure
 from faceavatar.errors import FaceAvatarError, MissingExtra, PackInvalid, ProviderUnavailable
 
 _HINTS: Mapping[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
@@ -100,7 +100,7 @@ class OpenVinoSession:
             names = [[port.any_name for port in ports] for ports in (model.inputs, model.outputs)]
             self._model = core.compile_model(_unpacked(model), "CPU", config)
         except Exception as error:  # RuntimeError and several classes of the bindings
-            raise PackInvalid(f"{path.name}: openvino cannot open it: {first_line(error)}") from error
+            raise failure(f"{path.name}: openvino cannot open it", error, PackInvalid) from error
         self.precision: Precision = _checked_precision(self._model, self._file, precision)
         self._request = self._model.create_infer_request()
         self._lock = Lock()
@@ -117,7 +117,7 @@ class OpenVinoSession:
             try:
                 results = self._request.infer(feeds, share_inputs=False)
             except Exception as error:
-                raise FaceAvatarError(f"{self._file} failed on openvino: {first_line(error)}") from error
+                raise failure(f"{self._file} failed on openvino", error) from error
             return {name: np.array(results[name]) for name in self.outputs}
 
 

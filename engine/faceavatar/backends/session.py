@@ -14,8 +14,16 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from faceavatar.errors import FaceAvatarError, OutOfMemory
+
 Precision = Literal["fp32", "bf16", "fp16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+# How the engines say it: ONNX Runtime's arena and C++ itself, CUDA and its libraries, oneDNN in OpenVINO.
+_NO_MEMORY = (
+    *("bad_alloc", "bad allocation", "failed to allocate memory", "out of memory", "out_of_memory"),
+    *("alloc_failed", "could not create a memory object", "not enough memory", "cannot allocate memory"),
+    *("can't allocate", "std::length_error", "insufficient memory", "can't start new thread"),
+)
 Dimensions = Mapping[str, tuple[int, ...]]
 
 
@@ -173,6 +181,20 @@ class Provider(Protocol):
 
 
 _OPENVINO_PLACES = ("Exception from src/", "Check '", "FrontEnd API failed")
+
+
+def failure(
+    what: str, error: Exception, otherwise: type[FaceAvatarError] = FaceAvatarError
+) -> FaceAvatarError:
+    """What an engine's own error means: OutOfMemory where its words say so, else `otherwise`.
+
+    what: which graph failed at what, as the message begins.
+    """
+    words = f"{what}: {first_line(error)}"
+    lower = str(error).lower()
+    if isinstance(error, MemoryError) or any(sign in lower for sign in _NO_MEMORY):
+        return OutOfMemory(words)
+    return otherwise(words)
 
 
 def first_line(error: Exception) -> str:

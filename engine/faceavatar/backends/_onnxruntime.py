@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from faceavatar.backends.bound import PROCESSOR, Bound, BoundPool, DeviceMemory
 from faceavatar.backends.capture import CaptureIds
 from faceavatar.backends.session import Precision, TensorSpec, failure
-from faceavatar.errors import PackInvalid, ProviderUnavailable
+from faceavatar.errors import OutOfMemory, PackInvalid, ProviderUnavailable
 
 _ERRORS_ONLY = 3  # warnings about constants folded or nodes placed are of no use to a caller
 # Integers that say how large tensors are. ONNX Runtime computes them on the processor on purpose, where
@@ -105,6 +105,18 @@ class OnnxRuntimeSession:
         captures = CaptureIds() if recorded else None
         self._pool = BoundPool(self._session, self._file, provider, memory, captures)
 
+    def _run_and_give_back(self, feeds: dict[str, NDArray[Any]], told: OutOfMemory) -> list[Any]:
+        """Once more, after a run that found no memory: however it ends, what the arena took is returned.
+
+        Else it would keep all that it had got, and the next request would find none.
+        """
+        if self.provider != "cpu":
+            raise told
+        try:
+            return list(self._session.run(list(self.outputs), feeds, _giving_back()))
+        except Exception as error:
+            raise failure(f"{self._file} failed on {self.provider}", error) from error
+
     @contextmanager
     def bind(self, shapes: Any) -> Iterator[Bound]:
         """Buffers on the device for runs of these shapes (anything with ==), and runs on them; see Bound."""
@@ -115,7 +127,10 @@ class OnnxRuntimeSession:
         try:
             values = self._session.run(list(self.outputs), feeds)
         except Exception as error:
-            raise failure(f"{self._file} failed on {self.provider}", error) from error
+            told = failure(f"{self._file} failed on {self.provider}", error)
+            if not isinstance(told, OutOfMemory):
+                raise told from error
+            values = self._run_and_give_back(feeds, told)
         return {name: np.asarray(value) for name, value in zip(self.outputs, values, strict=True)}
 
 
@@ -158,6 +173,13 @@ def stored_precision(path: Path, provider: str, asked: Precision | None, stored:
 def versions() -> dict[str, str]:
     """What an engine of ONNX Runtime depends on."""
     return {"onnxruntime": onnxruntime.__version__}
+
+
+def _giving_back() -> onnxruntime.RunOptions:
+    """For a run after which the arena returns what it does not use to the system."""
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:

@@ -115,8 +115,13 @@ class OpenVinoSession:
                 raise FaceAvatarError(f"{self._file} failed on openvino: {name}: got {got}, expected {spec}")
         with self._lock:
             try:
-                results = self._request.infer(feeds, share_inputs=False)
+                # infer() itself swallows what fails inside, such as an allocation, and leaves the results of
+                # the run before: another caller's (openvino 2026.4). wait() raises it.
+                self._request.start_async(feeds, share_inputs=False)
+                self._request.wait()
+                results = self._request.results
             except Exception as error:
+                self._request = self._model.create_infer_request()  # one that failed goes on failing
                 raise failure(f"{self._file} failed on openvino", error) from error
             return {name: np.array(results[name]) for name in self.outputs}
 

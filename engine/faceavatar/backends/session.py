@@ -22,7 +22,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 _NO_MEMORY = (
     *("bad_alloc", "bad allocation", "failed to allocate memory", "out of memory", "out_of_memory"),
     *("alloc_failed", "could not create a memory object", "not enough memory", "cannot allocate memory"),
-    *("can't allocate", "std::length_error", "insufficient memory", "can't start new thread"),
+    *("can't alloc", "cpu_memory.cpp", "std::length_error", "insufficient memory", "can't start new thread"),
 )
 Dimensions = Mapping[str, tuple[int, ...]]
 
@@ -180,7 +180,7 @@ class Provider(Protocol):
         """
 
 
-_OPENVINO_PLACES = ("Exception from src/", "Check '", "FrontEnd API failed")
+_OPENVINO_PLACES = ("Exception from src/", "Caught exception: ", "Check '", "FrontEnd API failed")
 
 
 def failure(

@@ -297,7 +297,9 @@ def _read_file(path: Path) -> bytes:
         with open(path.expanduser(), "rb", opener=_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ImageError(f"{path}: a pipe or device, expected a file; hand in its bytes")
-            body = file.read(MAX_BYTES + 1)
+            body = b""
+            while len(body) <= MAX_BYTES and (more := file.read(_CHUNK * 16)):  # a read of n bytes takes n
+                body += more
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ImageError(f"{path}: cannot be read ({reason}); check the path") from error

@@ -121,6 +121,7 @@ class OpenVinoSession:
                 self._request.wait()
                 results = self._request.results
             except Exception as error:
+                self._model.release_memory()
                 self._request = self._model.create_infer_request()  # one that failed goes on failing
                 raise failure(f"{self._file} failed on openvino", error) from error
             return {name: np.array(results[name]) for name in self.outputs}

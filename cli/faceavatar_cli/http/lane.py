@@ -175,7 +175,7 @@ class Lane:
 
     async def _gather(self, jobs: list[Job]) -> None:
         """Those that can be drawn together with the first; waits a few milliseconds for more."""
-        first, pictures = jobs[0], jobs[0].pictures
+        pictures = jobs[0].pictures
         deadline = time.monotonic() + self._shop.settings.gather_seconds
         while pictures < self._shop.settings.together:
             mate = self._ready.take(partial(self._fit, jobs, self._shop.settings.together - pictures))

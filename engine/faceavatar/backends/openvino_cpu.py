@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
@@ -84,23 +85,10 @@ class OpenVinoSession:
     provider = "openvino"
 
     def __init__(self, path: Path, threads: int, precision: Precision = "fp32") -> None:
-        import openvino
-
         self._file = path.name
         self.warnings: tuple[str, ...] = ()
-        config = {
-            "INFERENCE_PRECISION_HINT": _HINTS[precision],  # its default is bf16 on processors that have it
-            "INFERENCE_NUM_THREADS": threads,
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-        try:
-            core = openvino.Core()
-            model = core.read_model(str(path))
-            # Before it is compiled: what does nothing is taken out then, and its name may stay on an input.
-            names = [[port.any_name for port in ports] for ports in (model.inputs, model.outputs)]
-            self._model = core.compile_model(_unpacked(model), "CPU", config)
-        except Exception as error:  # RuntimeError and several classes of the bindings
-            raise failure(f"{path.name}: openvino cannot open it", error, PackInvalid) from error
+        self._compiled = partial(_compiled, path, threads, precision)
+        self._model, names = self._compiled()
         self.precision: Precision = _checked_precision(self._model, self._file, precision)
         self._request = self._model.create_infer_request()
         self._lock = Lock()
@@ -114,6 +102,11 @@ class OpenVinoSession:
                 got = feeds[name].shape if name in feeds else "nothing"
                 raise FaceAvatarError(f"{self._file} failed on openvino: {name}: got {got}, expected {spec}")
         with self._lock:
+            if (
+                self._request is None
+            ):  # what failed once, goes on failing: its shapes and memory are in disorder
+                self._model, _ = self._compiled()
+                self._request = self._model.create_infer_request()
             try:
                 # infer() itself swallows what fails inside, such as an allocation, and leaves the results of
                 # the run before: another caller's (openvino 2026.4). wait() raises it.
@@ -121,10 +114,28 @@ class OpenVinoSession:
                 self._request.wait()
                 results = self._request.results
             except Exception as error:
-                self._model.release_memory()
-                self._request = self._model.create_infer_request()  # one that failed goes on failing
+                self._model = self._request = None
                 raise failure(f"{self._file} failed on openvino", error) from error
             return {name: np.array(results[name]) for name in self.outputs}
+
+
+def _compiled(path: Path, threads: int, precision: Precision) -> tuple[Any, list[list[str]]]:
+    """The compiled model, and its inputs' and outputs' names in order. Raises PackInvalid, OutOfMemory."""
+    import openvino
+
+    config = {
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],  # its default is bf16 on processors that have it
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    try:
+        core = openvino.Core()
+        model = core.read_model(str(path))
+        # Before it is compiled: what does nothing is taken out then, and its name may stay on an input.
+        names = [[port.any_name for port in ports] for ports in (model.inputs, model.outputs)]
+        return core.compile_model(_unpacked(model), "CPU", config), names
+    except Exception as error:  # RuntimeError and several classes of the bindings
+        raise failure(f"{path.name}: openvino cannot open it", error, PackInvalid) from error
 
 
 def _unpacked(model: Any) -> Any:

@@ -6,8 +6,8 @@
 Checkpoint, adapter and pack are one model: `faceavatar export SD15 --face-adapter ... -o PACK`. Each peer
 gets an environment of its own under VENVS, from requirements/. In every round each engine has one turn, so
 that what the machine does besides meets all of them alike; a turn is a fresh process. Every measurement is a
-line of OUT/lines.jsonl at once, and a second start goes on behind the last one. Prints medians and ratios,
-and writes OUT/peers.json. Nothing else should run meanwhile.
+line of OUT/lines.jsonl at once; a second start goes on behind the last one, and tries again what failed.
+Prints medians and ratios, and writes OUT/peers.json. Nothing else should run meanwhile.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ def turns(args: argparse.Namespace, engines: Sequence[Engine], measures: Sequenc
         args.out / "pictures",
     )
     pictures.mkdir(exist_ok=True)
-    done = {(line["engine"], line["measure"], line["round"]) for line in read_lines(path)}
+    done = {
+        (line["engine"], line["measure"], line["round"]) for line in read_lines(path) if "numbers" in line
+    }
     for round_ in range(args.rounds):
         for measure in measures:
             for engine in engines:

@@ -48,8 +48,9 @@ def medians(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """For each engine its medians by column, how many runs each has, and what it failed with."""
     found: dict[str, dict[str, Any]] = {engine.name: {"runs": {}, "errors": []} for engine in LINEUP}
     held = list(lines)
+    worked = {(line["engine"], line["measure"]) for line in held if "numbers" in line}
     for line in held:
-        if "error" in line:
+        if "error" in line and (line["engine"], line["measure"]) not in worked:
             words = f"{line['measure']}: {line['error']}"
             errors = found.setdefault(line["engine"], {"runs": {}, "errors": []})["errors"]
             if words not in errors:

@@ -5,11 +5,14 @@ What the files are says corpus.py, what is measured says measure.py. docs/reliab
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from typing import Any
 import pytest
 from hostile.cases import Case
 from hostile.corpus import corpus
+from PIL import Image
 
 from faceavatar.errors import ImageError
 from faceavatar.image import load_image
@@ -116,6 +120,21 @@ def looks_right(case: Case, found: dict[str, Any]) -> bool:
 def test_nothing_is_printed_but_libtiff_s_own_lines(opened: Run) -> None:
     strange = [line for line in opened.said.splitlines() if not LIBTIFF.fullmatch(line)]
     assert strange == []
+
+
+def test_threads_that_meet_damaged_metadata_at_once_leave_warnings_as_they_were() -> None:
+    """catch_warnings would not: it is not made for threads. Warnings are errors in all tests here."""
+    damaged = [CASES[f"broken-exif-{name}-in-jpeg"].build() for name in ("cut", "loop", "of-65535-tags")]
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(load_image, damaged * 100))
+    assert len(found) == 300
+    assert list(warnings.filters) == before
+    with (
+        pytest.warns(UserWarning, match="EXIF|Metadata|expecting"),
+        Image.open(io.BytesIO(damaged[0])) as seen,
+    ):
+        seen.getexif()
 
 
 def test_a_pipe_a_folder_a_device_and_names_that_cannot_be_are_refused_at_once(tmp_path: Path) -> None:

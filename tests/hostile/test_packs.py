@@ -17,9 +17,18 @@ from onnx import TensorProto, helper, numpy_helper
 from tiny_pack import change_manifest
 
 from faceavatar import AvatarEngine, backends, pack
-from faceavatar.errors import HashMismatch, MissingGraph, PackError, PackInvalid, SignatureMismatch
+from faceavatar.errors import (
+    EngineStale,
+    HashMismatch,
+    MissingGraph,
+    PackError,
+    PackInvalid,
+    SignatureMismatch,
+)
 from faceavatar.graph_file import read_graph
+from faceavatar.opening import here
 from faceavatar.pack import Pack, verify
+from faceavatar_cli.main import main
 
 Change = Callable[[dict[str, Any]], Any]
 
@@ -353,6 +362,59 @@ def test_a_deep_or_doubled_list_of_engines_is_refused(folder: Path) -> None:
     for text in ('{"schema_version": 1, "schema_version": 2}', '{"a": ' + deeper(200_000) + "}", "[1]"):
         (folder / "engines" / "engines.json").write_text(text)
         assert "engines.json" in refusal(folder, PackInvalid)
+
+
+def engine_entry(folder: Path, **other: Any) -> dict[str, Any]:
+    """One of the UNet for this very machine and these very versions, but for what is said otherwise."""
+    fits = here("cpu")
+    name = Pack.read(folder).sources("unet", "cpu")[0]
+    (folder / "engines").mkdir(exist_ok=True)
+    (folder / "engines" / "unet.bin").write_bytes(b"an engine")
+    file = tiny_pack.file_entry(folder / "engines" / "unet.bin")
+    return {
+        "role": "unet",
+        "provider": "cpu",
+        "precision": "fp32",
+        "files": [{"file": "unet.bin", "sha256": file["sha256"], "size": file["size"]}],
+        "graph": {name: tiny_pack.file_entry(folder / name)["sha256"]},
+        "device": fits.device,
+        "driver": fits.driver,
+        "versions": dict(fits.versions),
+        **other,
+    }
+
+
+STALE: dict[str, dict[str, Any]] = {
+    "made for the device Another GPU, here is": {"device": "Another GPU"},
+    "made for the driver 999.0, here is": {"driver": "999.0"},
+    "made with onnxruntime 0.1, here is": {"versions": {"onnxruntime": "0.1"}},
+    "the graph was changed since (unet.onnx)": {"graph": {"unet.onnx": "0" * 64}},
+}
+
+
+@pytest.mark.parametrize("words", STALE)
+def test_an_engine_for_another_device_version_or_graph_is_refused_by_name_and_may_be_left_aside(
+    folder: Path, no_session: list[Path], words: str
+) -> None:
+    entry = engine_entry(folder, **STALE[words])
+    content = {"schema_version": 1, "pack": "tiny", "engines": [entry]}
+    (folder / "engines" / "engines.json").write_text(json.dumps(content))
+    refused = refusal(folder, EngineStale)
+    assert words in refused
+    assert "faceavatar compile tiny --provider cpu" in refused
+    assert "unet.onnx" not in [path.name for path in no_session]
+    AvatarEngine.load(folder, provider="cpu", engines="ignore")
+
+
+def test_an_engine_that_was_changed_is_refused_by_its_hash_and_listed_by_verify(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = {"schema_version": 1, "pack": "tiny", "engines": [engine_entry(folder)]}
+    (folder / "engines" / "engines.json").write_text(json.dumps(content))
+    (folder / "engines" / "unet.bin").write_bytes(b"another")
+    assert "the engine file unet.bin is not the one that engines.json names" in refusal(folder, HashMismatch)
+    assert main(["packs", "verify", str(folder)]) == 6
+    assert "the engine file unet.bin is not the one that engines.json names" in capsys.readouterr().out
 
 
 def test_engines_that_lie_outside_their_folder_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ from faceavatar.pack import MANIFEST, Pack, find_pack
 
 PHOTO = Path(__file__).parents[1] / "engine" / "faceavatar" / "examples" / "astronaut.jpg"
 LIMIT = 12 * 2**30  # of a child's address space: a mistake ends the child and not the machine
-SQUARE_SIDES = (32, 48, 64)  # latents' cells of packs that draw any size
-BATCHES = (1, 2, 4)
+SQUARE_SIDES = (32, 48, 64, 96)  # latents' cells of packs that draw any size
+BATCHES = (1, 2, 4, 8)
 MATTED = (512, 1024)
 
 

@@ -41,13 +41,15 @@ def main() -> None:
         return
     folder = find_pack(arguments.pack)
     if arguments.write:
-        write(folder, arguments.provider, measure(folder, arguments.provider))
+        entry = measure(folder, arguments.provider)
+        write(folder, arguments.provider, entry)
+        print(json.dumps({arguments.provider: entry}))
     if arguments.check:
         check(folder, arguments.provider, arguments.sizes, arguments.batches)
 
 
 def measure(folder: Path, provider: str) -> dict[str, Any]:
-    """The manifest's `memory` entry of one provider."""
+    """The manifest's `memory` entry of one provider; an unfinished one is in the manifest meanwhile."""
     manifest = Pack.load(folder).manifest
     loaded = run_child("loaded", folder, provider)
     stages: dict[str, tuple[float, float, float]] = {}
@@ -62,6 +64,12 @@ def measure(folder: Path, provider: str) -> dict[str, Any]:
             stages[role] = fit([(n, side * side) for n, side in shapes], found)
     found = [run_child("matting", folder, provider, side=side) for side in MATTED]
     stages["matting"] = fit([(1, side * side) for side in MATTED], found)
+    entry = {"loaded": loaded, "stages": stages | {"request": (0, 0, 0)}}
+    write(folder, provider, entry)
+    # What no stage accounts for: the photo, the objects of a first request, what was not used before.
+    size = manifest.sizes.native[0][0] if manifest.sizes.native else sides[0] * manifest.latents.downsample
+    expected, peak = run_child("generate", folder, provider, size=size, batch=1)
+    stages["request"] = (max(0, peak - expected), 0, 0)
     return {"loaded": loaded, "stages": stages}
 
 
@@ -101,7 +109,6 @@ def write(folder: Path, provider: str, entry: dict[str, Any]) -> None:
     content = json.loads(path.read_text(encoding="utf-8"))
     content.setdefault("memory", {})[provider] = entry
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps({provider: entry}))
 
 
 def run_child(what: str, folder: Path, provider: str, **asked: Any) -> Any:

@@ -52,7 +52,8 @@ def test_a_forecast_counts_pictures_halves_and_cells(measured: Path) -> None:
         "unet": 3 * 2 * 10_000 * cells,
         "decode": 200_000 * cells,  # one at a time
         "matting": 0,
-        "pictures": 3 * pixels * 30,
+        "request": 0,
+        "pictures": pixels * (3 * 6 + 60),
     }
     assert seen.peak == sum(seen.stages.values())
     alone = engine.forecast(ask(height=512, width=768, batch=3, guidance_scale=1.0))

@@ -477,7 +477,9 @@ class AvatarEngine:
     def _decode(self, latents: Floats, request: AvatarRequest, clock: Stopwatch) -> tuple[Picture, ...]:
         with clock.measure("decode"):
             wanted, sizes = (request.height, request.width), self.pack.manifest.sizes
-            return tuple(bring_to(image, wanted, sizes) for image in to_uint8(self.vae.decode(latents)))
+            # One by one: of a picture's floats, twenty times its bytes, there are never those of a batch.
+            decoded = (to_uint8(self.vae.decode(one[None]))[0] for one in latents)
+            return tuple(bring_to(image, wanted, sizes) for image in decoded)
 
     def _cut(
         self, images: tuple[Picture, ...], request: AvatarRequest, clock: Stopwatch

@@ -14,8 +14,8 @@ from faceavatar.likeness import candidates
 from faceavatar.manifest import Manifest, Memory
 from faceavatar.plan import Plan
 
-# Of each picture: its floats twice while a batch is put together, and what becomes of them as bytes.
-PICTURE_BYTES_A_PIXEL = 3 * (2 * 4 + 2)
+# Of each picture its bytes, twice while it is brought to its size; of one at a time its floats, five times.
+KEPT_BYTES_A_PIXEL, FLOAT_BYTES_A_PIXEL = 2 * 3, 5 * 3 * 4
 # Full-width SD1.5 with its attention fused, on cpu: (base, bytes a cell, bytes a cell squared). Of packs
 # without constants of their own, activations are taken to grow with the width, and weights with its square.
 FULL_UNET_BYTES = 3_515_000_000
@@ -25,6 +25,7 @@ FULL_WIDTH: Mapping[str, tuple[float, float, float]] = {
     "unet": (0.0, 90e3, 0.0),
     "vae_decoder": (0.0, 420e3, 0.0),
     "matting": (30e6, 150.0, 0.0),
+    "request": (40e6, 0.0, 0.0),
 }
 LOADED_PROCESS = 160e6  # Python, numpy, OpenCV and a runtime, before any weights
 LOADED_WEIGHTS = 1.15  # of the bytes on disk: some are laid out anew for the processor
@@ -33,8 +34,10 @@ LOADED_WEIGHTS = 1.15  # of the bytes on disk: some are laid out anew for the pr
 @dataclass(frozen=True)
 class Forecast:
     """Bytes by stage: loaded (the process with its graphs open), text, face, encode, unet, decode, matting,
-    pictures. measured: whether the pack's manifest has constants for this provider; else it is an estimate
-    from the sizes of the pack's files.
+    request (what a first one takes besides), pictures.
+
+    measured: whether the pack's manifest has constants for this provider; else it is an estimate from the
+    sizes of the pack's files.
     """
 
     stages: Mapping[str, int]
@@ -99,7 +102,8 @@ def forecast(manifest: Manifest, provider: str, shape: Shape) -> Forecast:
         "unet": taken("unet", shape.pictures * shape.halves, shape.cells),
         "decode": taken("vae_decoder", 1, shape.cells),  # one picture at a time
         "matting": taken("matting", 1, shape.pixels) if shape.matting else 0,
-        "pictures": shape.pictures * shape.pixels * PICTURE_BYTES_A_PIXEL,
+        "request": taken("request", 1, 0),
+        "pictures": shape.pixels * (shape.pictures * KEPT_BYTES_A_PIXEL + FLOAT_BYTES_A_PIXEL),
     }
     return Forecast(stages, memory is not None)
 

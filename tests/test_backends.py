@@ -21,6 +21,7 @@ from faceavatar.backends import (
     resolve_provider,
 )
 from faceavatar.backends._onnxruntime import OnnxRuntimeSession
+from faceavatar.backends.processor import processor_name
 from faceavatar.errors import FaceAvatarError, PackInvalid, ProviderUnavailable
 
 HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
@@ -127,13 +128,62 @@ def test_a_provider_that_gives_way_to_another_in_silence_is_refused(tiny: Path) 
         OnnxRuntimeSession(tiny / "unet.onnx", "cuda", "CUDAExecutionProvider", {}, 1)
 
 
+needs_openvino = pytest.mark.skipif(not HAS_OPENVINO, reason="no openvino")
+
+
+def has_bf16() -> bool:
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@needs_openvino
+def test_openvino_computes_in_bf16_when_asked_and_says_so(tiny: Path) -> None:
+    reference = open_session(tiny / "unet.onnx", "cpu").run(feeds())["noise_pred"]
+    if not has_bf16():
+        with pytest.raises(
+            ProviderUnavailable, match=r"got precision 'bf16', but openvino's processor has .*FP32"
+        ):
+            open_session(tiny / "unet.onnx", "openvino", precision="bf16")
+        return
+    session = open_session(tiny / "unet.onnx", "openvino", precision="bf16")
+    assert session.precision == "bf16"
+    error = np.abs(session.run(feeds())["noise_pred"] - reference).mean() / np.abs(reference).mean()
+    assert 5e-4 < error < 5e-2
+
+
+@needs_openvino
+def test_what_the_processor_has_not_is_refused_by_name(tiny: Path) -> None:
+    import openvino
+
+    if "FP16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        assert open_session(tiny / "unet.onnx", "openvino", precision="fp16").precision == "fp16"
+    else:
+        with pytest.raises(ProviderUnavailable, match=r"got precision 'fp16', .*use precision='fp32'"):
+            open_session(tiny / "unet.onnx", "openvino", precision="fp16")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_the_plain_processor_refuses_what_its_graphs_are_not_stored_in(tiny: Path, precision: Any) -> None:
+    with pytest.raises(ProviderUnavailable, match=rf"got precision '{precision}', but provider 'cpu'"):
+        open_session(tiny / "unet.onnx", "cpu", precision=precision)
+    assert open_session(tiny / "unet.onnx", "cpu", precision="fp32").precision == "fp32"
+
+
+def test_a_processor_is_told_by_its_name_and_features(tmp_path: Path) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text(
+        "processor\t: 0\nmodel name\t: Some CPU 9\ncpu family\t: 6\nmodel\t\t: 143\nstepping\t: 8\n"
+        "flags\t\t: fpu avx2 amx_bf16 lm\n\nprocessor\t: 1\nmodel name\t: Some CPU 9\n"
+    )
+    assert processor_name(info) == "Some CPU 9 6.143.8 (amx_bf16 avx2)"
+    assert processor_name(tmp_path / "none")
+    assert processor_name() == processor_name()
+
+
 def test_auto_takes_the_first_of_those_available() -> None:
     assert resolve_provider("auto") == available_providers()[0]
     assert "cpu" in available_providers()
-
-
-def test_auto_never_takes_openvino_since_the_processor_is_always_there() -> None:
-    assert resolve_provider("auto") != "openvino"
 
 
 def test_a_thread_is_given_to_each_core_that_may_be_used() -> None:

@@ -9,8 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from faceavatar import __version__
+from faceavatar import ProviderUnavailable, __version__
+
+if TYPE_CHECKING:
+    from faceavatar.pack import Pack
 from faceavatar_cli.check import Check
 from faceavatar_cli.provider_checks import (
     check_absent_providers,
@@ -163,7 +167,18 @@ def check_packs() -> Iterator[Check]:
         if problems:
             yield Check(name, "; ".join(problems), fix)
         elif listing.pack is not None:
-            yield Check(name, f"{listing.pack.manifest.version}, verified, {listing.folder}")
+            whole = f"{listing.pack.manifest.version}, verified, auto runs it with {_auto(listing.pack)}"
+            yield Check(name, f"{whole}, {listing.folder}")
+
+
+def _auto(pack: Pack) -> str:
+    """The provider of "auto", or nothing and why."""
+    from faceavatar.opening import choose_provider
+
+    try:
+        return choose_provider(pack, "auto")
+    except ProviderUnavailable as error:
+        return f"nothing here ({error})"
 
 
 def check_memory() -> Iterator[Check]:

@@ -9,6 +9,7 @@ import click
 
 from faceavatar.errors import FaceAvatarError, InvalidRequest
 from faceavatar_cli.exits import CannotWrite, Manner, debug_option, epilog, json_option, print_json
+from faceavatar_cli.running import parse_precision, running_options
 
 SUFFIX = ".faceid"
 
@@ -21,10 +22,7 @@ SUFFIX = ".faceid"
 @click.option("--force", is_flag=True, help="Overwrite the file.")
 @click.option("--example", is_flag=True, help="Use the photo that comes with faceavatar.")
 @click.option("--pack", default="toon", show_default=True, help="The pack whose encoder reads the face.")
-@click.option(
-    "--provider", default="auto", show_default=True, help="What runs it: auto, cpu, openvino, cuda."
-)
-@click.option("--threads", type=click.IntRange(min=1), help="How many threads (one for each physical core).")
+@running_options
 @click.option("--face-index", type=click.IntRange(0, 999), help="Which face of several: 0 is the largest.")
 @json_option
 @debug_option
@@ -39,6 +37,8 @@ def embed(
     pack: str,
     provider: str,
     threads: int | None,
+    precision: str | None,
+    engines: str | None,
     face_index: int | None,
 ) -> None:
     """Keep a face as numbers, without its photo.
@@ -55,7 +55,9 @@ def embed(
 
     _check(out, force)
     source = place_order(photo, example, None, pack, {}).request.image
-    reader = FaceReader.load(Opening.of(Pack.load(find_pack(pack)), provider, threads))
+    reader = FaceReader.load(
+        Opening.of(Pack.load(find_pack(pack)), provider, threads, parse_precision(precision), engines)
+    )
     reader.must_see()
     reference = open_reference(source)
     if isinstance(reference, Identity):

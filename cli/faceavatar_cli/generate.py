@@ -10,6 +10,7 @@ import click
 from faceavatar.errors import InvalidRequest
 from faceavatar_cli.exits import Manner, debug_option, epilog, json_option
 from faceavatar_cli.flags import flag_of, given_fields, request_options
+from faceavatar_cli.running import Running, running_options
 
 _PICTURE_WORDS = (
     "the path of an existing picture or identity file, an http(s) URL, a data URI, or - for standard input"
@@ -38,10 +39,7 @@ _PICTURE_WORDS = (
     help="Repeat the request in an avatar's PNG file; other flags override it.",
 )
 @click.option("--pack", help="The model pack: a name or a folder (toon).")
-@click.option(
-    "--provider", default="auto", show_default=True, help="What runs it: auto, cpu, openvino, cuda."
-)
-@click.option("--threads", type=click.IntRange(min=1), help="How many threads (one for each physical core).")
+@running_options
 @click.option(
     "--memory-budget", metavar="BYTES", help='What the process may grow to, such as "6GB" (what is free).'
 )
@@ -63,6 +61,8 @@ def generate(
     threads: int | None,
     memory_budget: str | None,
     timeout: float | None,
+    precision: str | None,
+    engines: str | None,
     **fields: Any,
 ) -> None:
     """Make avatars of the face in a photo.
@@ -76,7 +76,9 @@ def generate(
 
     try:
         order = place_order(photo, example, old, pack, given_fields(context, fields))
-        job = Job(order, Output(out, force), provider, threads, timeout, memory_budget)
+        job = Job(
+            order, Output(out, force), Running(provider, threads, precision, engines, memory_budget), timeout
+        )
         job.run(context.ensure_object(Manner).json)
     except InvalidRequest as error:
         flag = "PHOTO" if error.field == "image" else flag_of(context, error.field)

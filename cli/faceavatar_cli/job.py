@@ -13,6 +13,7 @@ from faceavatar_cli.exits import print_json
 from faceavatar_cli.order import Order
 from faceavatar_cli.output import Output, Written
 from faceavatar_cli.progress import Bar, follow, wants_bar
+from faceavatar_cli.running import Running
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,8 @@ class Job:
 
     order: Order
     output: Output
-    provider: str
-    threads: int | None
+    running: Running
     timeout: float | None = None
-    memory_budget: str | None = None
 
     def run(self, json: bool) -> None:
         """Does it all; results on stdout, remarks and the bar on stderr."""
@@ -32,9 +31,7 @@ class Job:
         bar = Bar(wants_bar(json))
         try:
             bar.show(f"loading {self.order.pack} ...")
-            engine = AvatarEngine.load(
-                self.order.pack, self.provider, self.threads, memory_budget=self.memory_budget
-            )
+            engine = self.running.load(self.order.pack)
             steps = engine.stream(self.order.request, timeout=self.timeout)
             result = follow(steps, bar, self.output.preview)
             written = self.output.write(result)
@@ -43,7 +40,7 @@ class Job:
             self.output.drop_preview()
         warnings = [*self._changes(result), *result.warnings]
         if json:
-            print_json(report(result, written, warnings, engine.provider))
+            print_json(report(result, written, warnings, engine))
         else:
             _tell(result, written, warnings)
 
@@ -57,7 +54,9 @@ class Job:
             yield f"the old picture was made by {before}, this one by {now}"
 
 
-def report(result: AvatarResult, written: Written, warnings: list[str], provider: str) -> dict[str, Any]:
+def report(
+    result: AvatarResult, written: Written, warnings: list[str], engine: AvatarEngine
+) -> dict[str, Any]:
     """What --json prints: numbers and strings only."""
     return {
         "files": [str(path) for path in written.files],
@@ -70,7 +69,8 @@ def report(result: AvatarResult, written: Written, warnings: list[str], provider
         "face": _face(result.face),
         "warnings": warnings,
         "pack": {"name": result.pack, "version": result.pack_version},
-        "provider": provider,
+        "provider": engine.provider,
+        "precisions": dict(engine.precisions),
         "request": result.request.to_metadata(),
         "version": __version__,
     }

@@ -12,6 +12,7 @@ import click
 
 from faceavatar import FaceAvatarError, __version__
 from faceavatar_cli.bench import bench
+from faceavatar_cli.compile import compile_
 from faceavatar_cli.cutout import cutout
 from faceavatar_cli.doctor import doctor
 from faceavatar_cli.embed import embed
@@ -37,7 +38,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (generate, cutout, embed, export, packs, doctor, bench, serve, worker, token):
+for _command in (generate, cutout, embed, export, packs, compile_, doctor, bench, serve, worker, token):
     cli.add_command(_command)
 
 

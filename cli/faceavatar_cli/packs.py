@@ -11,10 +11,12 @@ import click
 
 from faceavatar_cli.checkpoint import find_export, parts_options, say
 from faceavatar_cli.exits import Manner, complain, debug_option, json_option, print_json
+from faceavatar_cli.running import PRECISION_WORDS, parse_precision
 
 if TYPE_CHECKING:
     from faceavatar.manifest import Face, Manifest
     from faceavatar.pack import Pack, PackListing
+    from faceavatar.parity import GraphError
 
 
 @click.group(invoke_without_command=True)
@@ -69,33 +71,54 @@ def show(manner: Manner, name: str) -> None:
 @click.option(
     "--against", "source", metavar="SOURCE", help="Prove the pack against its checkpoint once more."
 )
+@click.option("--provider", help="Open every graph with this provider (cpu), and hold it to float32.")
+@click.option("--precision", help=PRECISION_WORDS)
+@click.option("--engines", metavar="FOLDER|ignore", help="Where compiled engines lie (those in the pack).")
 @parts_options
 @json_option
 @debug_option
 @click.pass_context
-def verify(context: click.Context, /, name: str, source: str | None, **parts: Any) -> None:
+def verify(
+    context: click.Context,
+    /,
+    name: str,
+    source: str | None,
+    provider: str | None,
+    precision: str | None,
+    engines: str | None,
+    **parts: Any,
+) -> None:
     """Check a pack's files and graphs.
 
-    Every file must have its sha256 and lead nowhere else, every graph its signature, every engine its hash;
-    all that is wrong is listed. With --against, every graph and whole pictures
-    are held to the checkpoint SOURCE and the further parts that the pack was exported from. NAME is a pack's
-    name or folder.
+    Every file must have its sha256 and lead nowhere else, every graph its signature, every compiled engine in
+    the pack its hash and this machine; all that is wrong is listed. With --provider or --precision every
+    graph is run on sample inputs and held to float32. With --against, every graph and whole pictures are held
+    to the checkpoint SOURCE and the further parts that the pack was exported from. NAME is a pack's name or
+    folder.
     """
+    from faceavatar.opening import IGNORE, Opening, engine_problems
     from faceavatar.pack import Pack, find_pack
     from faceavatar.pack import verify as find_problems
+    from faceavatar.parity import graph_errors
 
     given = [flag for flag, value in parts.items() if value]
     if source is None and given:
         raise click.UsageError(f"{given[0].replace('_', '-')} says nothing without --against SOURCE")
     # Its manifest alone: what else is wrong with it is to be listed.
     pack = Pack.read(find_pack(name))
-    problems = [*find_problems(pack), *_engine_problems(pack)]
-    report = None
+    problems = [*find_problems(pack), *([] if engines == IGNORE else engine_problems(pack, engines))]
+    report, rows = None, []
+    if (provider or precision) and not problems:
+        opening = Opening.of(pack, provider or "auto", None, parse_precision(precision), engines)
+        rows = list(graph_errors(opening))
+        problems = [f"{opening.provider}: {row.problem}" for row in rows if row.problem is not None]
     if source is not None and not problems:
         report = find_export("verify")(source, pack.folder, say, **parts)
         problems = report["misses"]
     if context.ensure_object(Manner).json:
         content = {"name": pack.name, "folder": str(pack.folder), "ok": not problems, "problems": problems}
+        if rows:
+            content["precision"] = [_error(row) for row in rows]
         print_json(content if report is None else {**content, "parity": report})
     else:
         graphs, files = len(pack.manifest.graphs), len(pack.manifest.files)
@@ -103,6 +126,10 @@ def verify(context: click.Context, /, name: str, source: str | None, **parts: An
         if report is not None:
             worst = max(row["max_difference"] for row in report["pipeline"])
             whole += f"; pictures at most {worst}/255 from diffusers'"
+        for row in rows:
+            click.echo(
+                f"{row.role:<16} {row.precision}  {row.error:.1e} away from fp32, allowed {row.allowed:g}"
+            )
         click.echo("\n".join(problems) or whole)
     if problems:
         context.exit(
@@ -163,18 +190,8 @@ def _open(name: str) -> Pack:
     return Pack.load(find_pack(name), check_hashes=False)
 
 
-def _engine_problems(pack: Pack) -> list[str]:
-    """What is wrong with the engines compiled into the pack; none where it has none."""
-    from faceavatar.engines import FOLDER, Engines
-    from faceavatar.errors import PackError
-
-    try:
-        engines = Engines.read(pack.folder / FOLDER, pack.name)
-    except PackError as error:
-        return [str(error)]
-    if engines is None:
-        return []
-    return [str(problem) for engine in engines.entries for problem in engines.problems(engine)]
+def _error(row: GraphError) -> dict[str, Any]:
+    return {"role": row.role, "precision": row.precision, "error": row.error, "allowed": row.allowed}
 
 
 def _summary(listing: PackListing) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from faceavatar_cli.exits import Manner, debug_option, epilog, json_option, print_json
+from faceavatar_cli.running import running_options
 
 
 @click.command(epilog=epilog())
@@ -20,10 +21,7 @@ from faceavatar_cli.exits import Manner, debug_option, epilog, json_option, prin
     multiple=True,
     help="A pack, name or folder; repeatable, the first is the default (toon).",
 )
-@click.option(
-    "--provider", default="auto", show_default=True, help="What runs it: auto, cpu, openvino, cuda."
-)
-@click.option("--threads", type=click.IntRange(1), help="How many threads (one a physical core).")
+@running_options
 @click.option("--tokens", type=click.Path(path_type=Path), help="A file of tokens; see `faceavatar token`.")
 @click.option("--inline", is_flag=True, help="Answer pictures as data URIs.")
 @click.option("--public-url", help="What the pictures' URLs begin with (the request's own host).")

@@ -15,6 +15,7 @@ from faceavatar_cli.queue.settings import (
     STATE_VARIABLE,
     from_environment,
 )
+from faceavatar_cli.running import Running, running_options
 
 _FLAGS = {
     "memory_budget": "memory-budget",
@@ -38,13 +39,10 @@ _FLAGS = {
 @click.option(
     "--pack", "packs", multiple=True, help="A pack to draw with, name or folder; repeatable (toon)."
 )
-@click.option(
-    "--provider", default="auto", show_default=True, help="What runs it: auto, cpu, openvino, cuda."
-)
+@running_options
 @click.option(
     "--memory-budget", metavar="BYTES", help='What the process may grow to, such as "6GB" (what is free).'
 )
-@click.option("--threads", type=click.IntRange(1), help="How many threads (one a physical core).")
 @click.option(
     "--pool",
     type=click.Choice(["solo", "prefork"]),
@@ -71,6 +69,8 @@ def worker(
     provider: str,
     memory_budget: str | None,
     threads: int | None,
+    precision: str | None,
+    engines: str | None,
     pool: str,
     hosts: tuple[str, ...],
     keep: float,
@@ -98,7 +98,8 @@ def worker(
         {"keep_seconds": keep, "attempts": attempts, "lease_seconds": lease, "task_seconds": task_seconds},
     )
     try:
-        code = join(joining, packs or ("toon",), provider, threads, pool, hosts, memory_budget)
+        running = Running(provider, threads, precision, engines, memory_budget)
+        code = join(joining, packs or ("toon",), running, pool, hosts)
     except InvalidRequest as error:
         flag = _FLAGS.get(error.field, error.field)
         raise InvalidRequest(f"--{flag}", error.got, error.allowed) from None

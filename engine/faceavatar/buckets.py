@@ -57,49 +57,60 @@ def _parse(part: str) -> PictureShape:
 def bucket_of(manifest: Manifest, role: str, shape: PictureShape) -> Bucket:
     """What a role's graph is fed while pictures of this shape are drawn.
 
-    The unet's least batch is the conditional half alone, its usual and greatest are both halves. A pack draws
+    A UNet's least batch is the conditional half alone, its usual and greatest are both halves. A pack draws
     some sizes only (manifest.sizes), so the shape is brought to the one that it draws.
     Raises InvalidRequest for a graph with a side that the engine does not know.
     """
-    size = drawing_size(manifest.sizes, (shape.height, shape.width))
-    halves = 2 if role == "unet" and "timestep_cond" not in manifest.graphs["unet"].inputs else 1
-    alone = role in ONE_AT_A_TIME
-    batches = (1, 1, 1) if alone else (shape.least, halves * shape.least, halves * shape.most)
-    windows = (1, 1, LONGEST_PROMPT)
-    least, usual, most = (
-        _dimensions(manifest, manifest.graphs[role], size, batch, count)
-        for batch, count in zip(batches, windows, strict=True)
-    )
-    return Bucket(str(shape), least, usual, most)
+    matting = manifest.matting if role == "matting" else None
+    size = matting.size if matting else drawing_size(manifest.sizes, (shape.height, shape.width))
+    guided = role in {"unet", "unet_step"} and "timestep_cond" not in manifest.graphs[role].inputs
+    most = 2 if guided else 1
+    if role in ONE_AT_A_TIME:
+        feeds = [_Feed(manifest, size, 1, 1, 1)] * 3
+    else:
+        feeds = [
+            _Feed(manifest, size, shape.least, 1, 1),
+            _Feed(manifest, size, shape.least, most, 1),
+            _Feed(manifest, size, shape.most, most, LONGEST_PROMPT),
+        ]
+    return Bucket(str(shape), *(feed.dimensions(manifest.graphs[role]) for feed in feeds))
 
 
-def _dimensions(
-    manifest: Manifest, graph: Graph, size: tuple[int, int], batch: int, windows: int
-) -> Mapping[str, tuple[int, ...]]:
-    return {
-        name: tuple(
-            side if isinstance(side, int) else _side(manifest, name, index, size, batch, windows)
-            for index, side in enumerate(tensor.shape)
-        )
-        for name, tensor in graph.inputs.items()
-    }
+@dataclass(frozen=True)
+class _Feed:
+    """What a graph is fed at once: pictures, halves of guidance, windows of tokens; size: (height, width)."""
 
+    manifest: Manifest
+    size: tuple[int, int]
+    pictures: int
+    halves: int
+    windows: int
 
-def _side(manifest: Manifest, name: str, index: int, size: tuple[int, int], batch: int, windows: int) -> int:
-    """The length of a side that varies: the input's name says what it is."""
-    grain = manifest.latents.downsample
-    if index == 0:
-        return batch
-    if name in {"sample", "latents"} and index >= 2:
-        return size[index - 2] // grain
-    if name in {"control_image", "image"} and index >= 2:
-        return size[index - 2]
-    if name == "encoder_hidden_states" and index == 1:
-        return windows * manifest.text.max_length
-    if name == "face_tokens" and index == 1 and manifest.face is not None:
-        return manifest.face.adapter.tokens
-    if manifest.matting is not None and name == manifest.matting.image and index >= 2:
-        return manifest.matting.size[index - 2]
-    raise InvalidRequest(
-        "shapes", f"side {index} of {name}", "sides that the engine feeds: export the pack again"
-    )
+    def dimensions(self, graph: Graph) -> Mapping[str, tuple[int, ...]]:
+        return {
+            name: tuple(
+                side if isinstance(side, int) else self._side(name, index, side, len(tensor.shape))
+                for index, side in enumerate(tensor.shape)
+            )
+            for name, tensor in graph.inputs.items()
+        }
+
+    def _side(self, name: str, index: int, label: str, rank: int) -> int:
+        """The length of a side that varies: its own name or the input's says what it is."""
+        manifest, from_end = self.manifest, index - rank
+        counted = {"pictures": self.pictures, "halves": self.halves}
+        if label in counted:
+            return counted[label]
+        if index == 0:
+            return self.pictures * self.halves
+        if name in {"sample", "latents", "state", "noise"} and from_end >= -2:
+            return self.size[from_end] // manifest.latents.downsample
+        nets_own = manifest.matting.image if manifest.matting is not None else "image"
+        if name in {"control_image", "image", nets_own} and from_end >= -2:
+            return self.size[from_end]
+        if name == "encoder_hidden_states" and index == 1:
+            return self.windows * manifest.text.max_length
+        if name == "face_tokens" and index == 1 and manifest.face is not None:
+            return manifest.face.adapter.tokens
+        allowed = "sides that the engine feeds: export the pack again"
+        raise InvalidRequest("shapes", f"side {index} ({label}) of {name}", allowed)

@@ -19,9 +19,9 @@ from pathlib import Path
 from faceavatar.backends import Platform, Session, compile_graph, open_engine
 from faceavatar.buckets import PictureShape, bucket_of
 from faceavatar.engines import FOLDER, Engine, EngineFile, Engines
-from faceavatar.errors import PackInvalid
-from faceavatar.opening import Opening, here
-from faceavatar.pack import stored_precision
+from faceavatar.errors import EngineStale, PackInvalid
+from faceavatar.opening import Opening, here, roles_for
+from faceavatar.pack import Pack, stored_precision
 from faceavatar.parity import GraphError, graph_errors
 from faceavatar.stamps import sha256
 
@@ -49,9 +49,9 @@ def compile_pack(
     """
     folder = (opening.pack.folder / FOLDER if into is None else into.expanduser()).absolute()
     made, errors, platform = [], [], here(opening.provider)
-    known = _existing(folder, opening.pack.name)
+    known = _existing(folder, opening.pack)
     with _workshop(folder) as bench:
-        for role in opening.pack.manifest.graphs:
+        for role in roles_for(opening.pack, opening.provider):
             say(f"compiling {role}")
             engine = _compile(opening, role, shapes, bench, platform)
             (error,) = graph_errors(opening, (role,), partial(_open, opening, engine, bench))
@@ -90,7 +90,7 @@ def _compile(
         files=tuple(
             EngineFile(file=path.name, sha256=sha256(path), size=path.stat().st_size) for path in files
         ),
-        graph={name: pack.manifest.files[name].sha256 for name in sources},
+        graph=pack.source_hashes(role, provider),
         device=platform.device,
         driver=platform.driver,
         versions=dict(platform.versions),
@@ -105,13 +105,13 @@ def _open(opening: Opening, engine: Engine, bench: Path, role: str) -> Session:
     return pack.held(role, open_engine(files, path, opening.provider, opening.threads, precision))
 
 
-def _existing(folder: Path, pack: str) -> Engines:
-    """The engines that are there already. Those of another schema give way."""
+def _existing(folder: Path, pack: Pack) -> Engines:
+    """The engines that are there already. Those of another schema give way, those of another pack do not."""
     try:
-        found = Engines.read(folder, pack)
-    except PackInvalid:
-        found = None
-    return Engines(folder, pack, ()) if found is None else found
+        known = Engines.read(folder, pack.name, pack.found)
+    except EngineStale:
+        known = None
+    return Engines(folder, pack.name, (), pack.found) if known is None else known
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -68,16 +68,18 @@ class EngineList(Part):
 
 @dataclass(frozen=True)
 class Engines:
-    """The engines in a folder. `pack` is the name of the pack that they are for."""
+    """The engines in a folder. `pack` is the name of the pack that they are for, `found` how it is found."""
 
     folder: Path
     pack: str
     entries: tuple[Engine, ...]
+    found: str
 
     @classmethod
-    def read(cls, folder: Path, pack: str) -> Engines | None:
+    def read(cls, folder: Path, pack: str, found: str) -> Engines | None:
         """The engines of a pack in a folder, None where it holds no engines.json.
 
+        pack: its name. found: what one types for it, its name or its folder.
         Raises PackInvalid for one that cannot be used or is for another pack, EngineStale for another schema.
         """
         path = folder / LIST
@@ -89,18 +91,18 @@ class Engines:
             if version != SCHEMA_VERSION:
                 raise EngineStale(
                     f"{path}: schema_version: got {version!r}, this version reads {SCHEMA_VERSION}; "
-                    f"{compile_again(pack)}"
+                    f"{compile_again(found)}"
                 )
-            found = EngineList.model_validate_json(text)
+            listed = EngineList.model_validate_json(text)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = ".".join(str(part) for part in first["loc"])
-            raise PackInvalid(f"{path}: {place}: {first['msg']}; {compile_again(pack)}") from error
+            raise PackInvalid(f"{path}: {place}: {first['msg']}; {compile_again(found)}") from error
         except (OSError, ValueError, TypeError) as error:
-            raise PackInvalid(f"{path}: cannot be read as JSON: {error}; {compile_again(pack)}") from error
-        if found.pack != pack:
-            raise PackInvalid(f"{path}: these engines are for the pack {found.pack!r}, not {pack!r}")
-        return cls(folder.resolve(), pack, found.engines)
+            raise PackInvalid(f"{path}: cannot be read as JSON: {error}; {compile_again(found)}") from error
+        if listed.pack != pack:
+            raise PackInvalid(f"{path}: these engines are for the pack {listed.pack!r}, not {pack!r}")
+        return cls(folder.resolve(), pack, listed.engines, found)
 
     def find(
         self, role: str, provider: str, precision: str, graph: Mapping[str, str], here: Platform
@@ -118,7 +120,7 @@ class Engines:
         worst, best = min(found, key=lambda pair: len(pair[0]))
         if not worst:
             return best
-        again = compile_again(self.pack, provider, precision, best.shapes, self.folder)
+        again = compile_again(self.found, provider, precision, best.shapes, self.folder)
         raise EngineStale(
             f"{self.pack}: the {provider} engine of {role} in {self.folder} does not fit: "
             f'{"; ".join(worst)}; {again}, or run the plain graph with engines="ignore"'
@@ -139,7 +141,7 @@ class Engines:
         self, engine: Engine, digest: Callable[[Path], str] | None = sha256
     ) -> Iterator[PackInvalid]:
         """What is wrong with an engine's files; digest: how they are hashed, None for their sizes alone."""
-        again = compile_again(self.pack, engine.provider, engine.precision, engine.shapes, self.folder)
+        again = compile_again(self.found, engine.provider, engine.precision, engine.shapes, self.folder)
         for entry in engine.files:
             path = self.folder / entry.file
             if not path.resolve().is_relative_to(self.folder):
@@ -155,7 +157,7 @@ class Engines:
         """These, with others in place of those that were made for the same."""
         new = {engine.key: engine for engine in made}
         kept = [engine for engine in self.entries if engine.key not in new]
-        return Engines(self.folder, self.pack, (*kept, *new.values()))
+        return replace(self, entries=(*kept, *new.values()))
 
     def write(self) -> None:
         """Write engines.json, all at once. Raises OSError."""

@@ -30,7 +30,13 @@ from faceavatar.backends import (
     resolve_provider,
 )
 from faceavatar.engines import FOLDER, Engines
-from faceavatar.errors import InvalidRequest, MissingGraph, ProviderUnavailable
+from faceavatar.errors import (
+    EngineStale,
+    InvalidRequest,
+    MissingGraph,
+    PackInvalid,
+    ProviderUnavailable,
+)
 from faceavatar.guard import GuardedSession
 from faceavatar.pack import Pack, stored_precision
 
@@ -90,7 +96,7 @@ class Opening:
         if engines == IGNORE:
             return cls(pack, used, threads, precision, None, _left_aside(pack, used), check_hashes, *loop)
         folder = pack.folder / FOLDER if engines is None else Path(engines).expanduser()
-        found = Engines.read(folder, pack.name)
+        found = Engines.read(folder, pack.name, pack.found)
         if found is None and engines is not None:
             allowed = f'"{IGNORE}", None for those in the pack, or a folder with an engines.json'
             raise InvalidRequest("engines", os.fspath(engines), allowed)
@@ -143,12 +149,11 @@ class Opening:
             return None
         graph = self.pack.graph(role)
         computed = precision or stored_precision(graph)
-        sources = self.pack.sources(role, self.provider)
-        hashes = {name: self.pack.manifest.files[name].sha256 for name in sources}
+        hashes = self.pack.source_hashes(role, self.provider)
         entry = self.engines.find(role, self.provider, computed, hashes, here(self.provider))
         if entry is None:
             return None
-        files, path = self.engines.files(entry, self.check_hashes), self.pack.file(sources[0])
+        files, path = self.engines.files(entry, self.check_hashes), self.pack.file(next(iter(hashes)))
         session = open_engine(files, path, self.provider, self.threads, computed)
         return self.pack.held(role, session)
 
@@ -187,6 +192,36 @@ class Later:
 
     def run(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         return self.wait().run(feeds)
+
+
+def engine_problems(pack: Pack, folder: str | os.PathLike[str] | None = None) -> list[str]:
+    """What is wrong with the compiled engines of a pack, a line each; every file is hashed anew.
+
+    folder: where they lie, by default in the pack. Whether they fit is asked of providers that work here.
+    """
+    place = pack.folder / FOLDER if folder is None else Path(folder).expanduser()
+    try:
+        engines = Engines.read(place, pack.name, pack.found)
+    except PackInvalid as error:
+        return [str(error)]
+    if engines is None:
+        return []
+    found = [str(problem) for entry in engines.entries for problem in engines.problems(entry)]
+    ready = set(available_providers())
+    for role, provider, precision in sorted({entry.key[:3] for entry in engines.entries}):
+        if provider not in ready or role not in pack.manifest.graphs:
+            continue
+        try:
+            engines.find(role, provider, precision, pack.source_hashes(role, provider), here(provider))
+        except EngineStale as error:
+            found.append(str(error))
+    return found
+
+
+def roles_for(pack: Pack, provider: str) -> tuple[str, ...]:
+    """The roles that a provider runs: the step graph is for loops that stay on a GPU."""
+    roles = pack.manifest.graphs
+    return tuple(role for role in roles if role != "unet_step" or provider not in CPU_PROVIDERS)
 
 
 def here(provider: str) -> Platform:

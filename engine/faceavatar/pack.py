@@ -134,6 +134,12 @@ class Pack:
     def name(self) -> str:
         return self.manifest.name
 
+    @property
+    def found(self) -> str:
+        """What one types for it: its name where it is on the search path, else its folder."""
+        on_the_path = any(self.folder == (root / self.name).resolve() for root in _roots())
+        return self.name if on_the_path else str(self.folder)
+
     def file(self, name: str) -> Path:
         """The path of one of the pack's files. Raises PackInvalid when it would lie outside the folder."""
         path = (self.folder / name).resolve()
@@ -190,6 +196,10 @@ class Pack:
         own, shared = f"{graph.file}.data", f"{self.graph('unet').file}.data"
         weights = shared if role == "unet_step" and own not in self.manifest.files else own
         return [graph.file_for(provider), *([weights] if weights in self.manifest.files else [])]
+
+    def source_hashes(self, role: str, provider: str) -> dict[str, str]:
+        """The same with their sha256: what a compiled engine of the role is made of."""
+        return {name: self.manifest.files[name].sha256 for name in self.sources(role, provider)}
 
     def held(self, role: str, session: Session) -> Session:
         """The session, once it has the role's signature. Raises SignatureMismatch."""

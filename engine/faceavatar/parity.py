@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from faceavatar.backends import Precision, Session
 from faceavatar.buckets import PictureShape, bucket_of
 from faceavatar.manifest import Manifest
-from faceavatar.opening import Opening
+from faceavatar.opening import Opening, roles_for
 from faceavatar.pack import Pack, stored_precision
 from faceavatar.text import open_tokenizer, windows_of
 
@@ -63,7 +63,7 @@ def graph_errors(
     opened: opens a role otherwise than `opening.open`. Raises what opening a graph and running it raise.
     """
     pack, allowed = opening.pack, tolerances(opening.pack)
-    for role in roles or tuple(pack.manifest.graphs):
+    for role in roles or roles_for(pack, opening.provider):
         feeds = sample_feeds(pack, role)
         expected = _reference(pack, role, opening.threads).run(feeds)
         session = (opened or opening.open)(role)
@@ -112,7 +112,7 @@ def _sample(
 ) -> NDArray[np.floating[Any]]:
     if name == "timestep":
         return np.full(shape, 500.0)
-    if name in {"face_scale", "controlnet_scale"}:
+    if name in {"face_scale", "controlnet_scale", "input_scale", "guidance"}:
         return np.ones(shape)
     if name == "time_ids":
         return np.array([[256.0, 256.0, 0.0, 0.0, 256.0, 256.0]] * shape[0])

@@ -89,7 +89,7 @@ def _read(place: Path | None, mark: _Mark) -> str | None:
             return None
         found = json.loads(place.read_text(encoding="utf-8"))
         known = found.pop("sha256")
-    except (OSError, ValueError, AttributeError, KeyError):
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return None
     return known if found == asdict(mark) and isinstance(known, str) else None
 

@@ -16,6 +16,7 @@ from faceavatar_cli.exits import CannotWrite
 from faceavatar_cli.queue.records import Records
 from faceavatar_cli.queue.stores import SharedFolder
 from faceavatar_cli.queue.work import Engines, Photos, Worker
+from faceavatar_cli.running import Running
 
 LEASE = 1.0
 
@@ -35,7 +36,7 @@ class SlowEngines(Engines):
 
 @pytest.fixture
 def engines() -> SlowEngines:
-    return SlowEngines({"toon": "toon"}, "cpu")
+    return SlowEngines({"toon": "toon"}, Running("cpu"))
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from faceavatar_cli.http.tasks import OutputStore, QueueRunner, Submission, Task
 from faceavatar_cli.http.tokens import Keyring
 from faceavatar_cli.http.webhook import Teller
 from faceavatar_cli.http.workshop import Workshop
+from faceavatar_cli.running import Running
 
 SWEEP_SECONDS = 600.0
 _log = logging.getLogger(__name__)
@@ -147,10 +148,7 @@ class Service:
         settings, engines = self.settings, dict[str, AvatarEngine]()
         try:
             for pack in settings.packs:
-                engine = await asyncio.to_thread(
-                    partial(AvatarEngine.load, memory_budget=settings.memory_budget),
-                    *(pack, settings.provider, settings.threads),
-                )
+                engine = await asyncio.to_thread(_opened, pack, settings)
                 engines[engine.pack.name] = engine
         except Exception as error:
             _log.exception("a pack could not be loaded")
@@ -187,3 +185,11 @@ class Service:
             with suppress(OSError):
                 await asyncio.to_thread(self.store.expire, self.settings.keep_seconds)
             await asyncio.sleep(SWEEP_SECONDS)
+
+
+def _opened(pack: str, settings: Settings) -> AvatarEngine:
+    """A pack with all of its graphs open: a server is ready when nothing is left to fail."""
+    running = Running(
+        *(settings.provider, settings.threads, settings.precision, settings.engines, settings.memory_budget)
+    )
+    return running.load(pack).wait_until_open()

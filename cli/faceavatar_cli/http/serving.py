@@ -25,6 +25,7 @@ from faceavatar_cli.http.settings import MEGABYTE, Limits, Settings, Token
 from faceavatar_cli.http.tasks import OutputStore, QueueRunner
 from faceavatar_cli.http.threads import standing_pool
 from faceavatar_cli.http.tokens import VARIABLE, read_file, read_variable
+from faceavatar_cli.running import Running
 
 WEBHOOK_VARIABLE = "FACEAVATAR_WEBHOOK_SECRET"
 DRAIN_SECONDS = 20  # that requests under way may take when the server is told to stop
@@ -73,6 +74,8 @@ class Serving:
             packs=flags["packs"] or ("toon",),
             provider=flags["provider"],
             threads=flags["threads"],
+            precision=flags["precision"],
+            engines=flags["engines"],
             tokens=tokens,
             limits=limits,
             inline=flags["inline"],
@@ -161,6 +164,9 @@ class Serving:
             yield runner, runner.store
             return
         flags = [part for host in sorted(settings.allowed_hosts) for part in ("--allow-host", host)]
+        flags += Running(
+            precision=settings.precision, engines=settings.engines, memory_budget=settings.memory_budget
+        ).flags()
         options = WorkerOptions(settings.packs, settings.provider, settings.threads, flags)
         local = LocalQueue.start(queueing.state, options, queueing.outputs, **limits)
         try:

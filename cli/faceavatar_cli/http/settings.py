@@ -36,7 +36,9 @@ class Token:
 class Settings:
     """All of a server's settings.
 
-    packs: names or folders, the first is the default. tokens: none means that only this machine may call.
+    packs: names or folders, the first is the default. provider, threads, precision ("bf16", or as
+    "unet=bf16,vae_decoder=fp32") and engines: how AvatarEngine.load opens them. tokens: none
+    means that only this machine may call.
     inline: pictures are answered as data URIs. public_url: begins the pictures' URLs; None takes the
     request's own. outputs: their folder. keep_seconds: how long pictures and ended tasks are kept.
     queue: tasks that may wait in all. together: most pictures in one run; gather_seconds: how long a run
@@ -50,6 +52,8 @@ class Settings:
     packs: tuple[str, ...] = ("toon",)
     provider: str = "auto"
     threads: int | None = None
+    precision: str | None = None
+    engines: str | None = None
     tokens: tuple[Token, ...] = ()
     limits: Limits = field(default_factory=Limits)
     inline: bool = False

@@ -15,6 +15,7 @@ from faceavatar.budget import read_budget
 from faceavatar.errors import InvalidRequest
 from faceavatar_cli.queue.local import local_settings
 from faceavatar_cli.queue.settings import QueueSettings, queue_settings
+from faceavatar_cli.running import Running
 
 
 @dataclass(frozen=True)
@@ -43,17 +44,15 @@ class Joining:
 def join(
     joining: Joining,
     packs: Sequence[str],
-    provider: str,
-    threads: int | None,
+    running: Running,
     pool: str,
     hosts: Sequence[str],
-    memory_budget: str | None = None,
 ) -> int:
     """Work until told to stop; gives the exit code.
 
     Raises InvalidRequest, MissingExtra, PackNotFound and its kin, QueueUnavailable, before any work.
     """
-    read_budget(memory_budget)
+    read_budget(running.memory_budget)
     settings = joining.settings()
     from faceavatar_cli.queue.app import check_reachable, close_app, make_app
 
@@ -73,7 +72,7 @@ def join(
     click.echo(f"worker: draws with {names}; {settings.told()}", err=True)
     if os.geteuid() == 0:
         click.echo("worker: runs as root, which it has no use for; run it as another user", err=True)
-    engines = Engines({pack.name: str(pack.folder) for pack in opened}, provider, threads, memory_budget)
+    engines = Engines({pack.name: str(pack.folder) for pack in opened}, running)
     photos = Photos(Rules(allowed_hosts=frozenset(host.lower() for host in hosts)))
     return run_worker(settings, engines, photos, pool)
 

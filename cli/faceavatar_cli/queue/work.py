@@ -25,6 +25,7 @@ from faceavatar_cli.http.problems import problem_of
 from faceavatar_cli.queue.owner import new_owner
 from faceavatar_cli.queue.records import Error, Going, Records
 from faceavatar_cli.queue.stores import SharedStore
+from faceavatar_cli.running import Running
 
 PREVIEW_SIDE = 256
 _BEATS_A_LEASE = 4
@@ -60,20 +61,13 @@ class Engines:
     """The packs that this process draws with, each opened when its first task comes."""
 
     packs: Mapping[str, str]
-    provider: str = "auto"
-    threads: int | None = None
-    memory_budget: str | None = None
+    running: Running = field(default_factory=Running)
     _open: dict[str, AvatarEngine] = field(default_factory=dict)
 
     def engine(self, name: str) -> AvatarEngine:
         """The engine of a pack's name. Raises PackNotFound and its kin, ProviderUnavailable."""
         if name not in self._open:
-            self._open[name] = AvatarEngine.load(
-                self.packs.get(name, name),
-                self.provider,
-                self.threads,
-                memory_budget=self.memory_budget,
-            )
+            self._open[name] = self.running.load(self.packs.get(name, name)).wait_until_open()
         return self._open[name]
 
 

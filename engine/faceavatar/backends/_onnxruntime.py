@@ -67,15 +67,17 @@ class OnnxRuntimeSession:
         behind: Sequence[Any] = (),
         memory: DeviceMemory = PROCESSOR,
         recorded: bool = False,
+        settings: onnxruntime.SessionOptions | None = None,
     ):
         """devices: a plugin's, in whose place execution_provider is only its name. behind: providers for what
         it leaves. memory: where bind's buffers lie. recorded: bind's runs are recorded, as the options ask.
+        settings: in place of session_options'.
         """
         self.provider = provider
         self.precision: Precision = precision
         self._file = path.name
         onnxruntime.disable_telemetry_events()  # on in its own wheels
-        settings, providers = session_options(threads), [(execution_provider, options), *behind]
+        settings, providers = settings or session_options(threads), [(execution_provider, options), *behind]
         if devices:
             settings.add_provider_for_devices(list(devices), options)
             providers = []

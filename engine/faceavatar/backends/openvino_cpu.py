@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,9 +16,12 @@ from numpy.typing import NDArray
 
 from faceavatar.backends.processor import processor_name
 from faceavatar.backends.session import Bucket, Platform, Precision, Session, TensorSpec, failure
-from faceavatar.errors import FaceAvatarError, MissingExtra, PackInvalid, ProviderUnavailable
+from faceavatar.errors import EngineStale, FaceAvatarError, MissingExtra, PackInvalid, ProviderUnavailable
 
+# A compiled model, the names of its inputs and outputs in its order, and what its weights lie in.
+Opened = tuple[Any, Mapping[str, list[str]], Any]
 _HINTS: Mapping[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_AGAIN = "compile it again: faceavatar compile PACK --provider openvino"
 _CAPABILITIES: Mapping[Precision, str] = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16"}
 
 
@@ -35,8 +40,9 @@ def open_session(
     stored: Precision = "fp32",
     record: bool = False,
 ) -> Session:
-    """Open an ONNX file on the processor."""
-    return OpenVinoSession(path, threads, _precision(path, precision, stored))
+    """Open an ONNX file on the processor. It is compiled for any shape: shapes make no difference here."""
+    used = _precision(path, precision, stored)
+    return OpenVinoSession(partial(_compiled, path, threads, used), path.name, used)
 
 
 def platform() -> Platform:
@@ -54,13 +60,38 @@ def compile_graph(
     shapes: Sequence[Bucket] | None = None,
     stored: Precision = "fp32",
 ) -> tuple[Path, ...]:
-    raise ProviderUnavailable("provider 'openvino' compiles nothing yet")
+    """The compiled model as OpenVINO exports it, for any shape, and the names of its inputs and outputs.
+
+    Below float32 the weights are stored as float16, half as long and nearer than what they are rounded to.
+    """
+    import openvino
+
+    used = _precision(path, precision, stored)
+    blob, listed = target.with_name(f"{target.name}.blob"), target.with_name(f"{target.name}.json")
+    try:
+        core = openvino.Core()
+        model = core.read_model(str(path))
+        names = _names(model)
+        if used == "fp32":
+            _export(core.compile_model(_unpacked(model), "CPU", _config(used, threads)), blob)
+        else:
+            with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+                shorter = Path(folder) / "model.xml"
+                openvino.save_model(_unpacked(model), shorter, compress_to_fp16=True)
+                del model
+                _export(core.compile_model(str(shorter), "CPU", _config(used, threads)), blob)
+    except Exception as error:  # RuntimeError and several classes of the bindings
+        raise failure(f"{path.name}: openvino cannot compile it", error, PackInvalid) from error
+    listed.write_text(json.dumps(names), encoding="utf-8")
+    return blob, listed
 
 
 def open_engine(
     files: Sequence[Path], path: Path, threads: int, precision: Precision | None = None
 ) -> Session:
-    raise ProviderUnavailable("provider 'openvino' compiles nothing yet")
+    """Open what compile_graph wrote; its weights are mapped and not read."""
+    used = _precision(path, precision, "fp32")
+    return OpenVinoSession(partial(_imported, files[0], files[1], threads, used), path.name, used)
 
 
 def _precision(path: Path, asked: Precision | None, stored: Precision) -> Precision:
@@ -84,16 +115,16 @@ class OpenVinoSession:
 
     provider = "openvino"
 
-    def __init__(self, path: Path, threads: int, precision: Precision = "fp32") -> None:
-        self._file = path.name
+    def __init__(self, opened: Callable[[], Opened], file: str, precision: Precision) -> None:
+        """opened: compiles or imports the model, again after a run that failed. file: the graph's name."""
+        self._opened, self._file = opened, file
         self.warnings: tuple[str, ...] = ()
-        self._compiled = partial(_compiled, path, threads, precision)
-        self._model, names = self._compiled()
-        self.precision: Precision = _checked_precision(self._model, self._file, precision)
+        self._model, names, self._kept = opened()
+        self.precision: Precision = _checked_precision(self._model, file, precision)
         self._request = self._model.create_infer_request()
         self._lock = Lock()
-        self.inputs: Mapping[str, TensorSpec] = _specs(names[0], self._model.inputs)
-        self.outputs: Mapping[str, TensorSpec] = _specs(names[1], self._model.outputs)
+        self.inputs: Mapping[str, TensorSpec] = _specs(names["inputs"], self._model.inputs)
+        self.outputs: Mapping[str, TensorSpec] = _specs(names["outputs"], self._model.outputs)
 
     def run(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         # Checked here: on one thread OpenVINO computes on an input of a wrong width without a word.
@@ -105,7 +136,7 @@ class OpenVinoSession:
             if (
                 self._request is None
             ):  # what failed once, goes on failing: its shapes and memory are in disorder
-                self._model, _ = self._compiled()
+                self._model, _, self._kept = self._opened()
                 self._request = self._model.create_infer_request()
             try:
                 # infer() itself swallows what fails inside, such as an allocation, and leaves the results of
@@ -114,28 +145,57 @@ class OpenVinoSession:
                 self._request.wait()
                 results = self._request.results
             except Exception as error:
-                self._model = self._request = None
+                self._model = self._request = self._kept = None
                 raise failure(f"{self._file} failed on openvino", error) from error
             return {name: np.array(results[name]) for name in self.outputs}
 
 
-def _compiled(path: Path, threads: int, precision: Precision) -> tuple[Any, list[list[str]]]:
-    """The compiled model, and its inputs' and outputs' names in order. Raises PackInvalid, OutOfMemory."""
+def _compiled(path: Path, threads: int, precision: Precision) -> Opened:
+    """An ONNX file compiled. Raises PackInvalid, OutOfMemory."""
     import openvino
 
-    config = {
-        "INFERENCE_PRECISION_HINT": _HINTS[precision],  # its default is bf16 on processors that have it
-        "INFERENCE_NUM_THREADS": threads,
-        "PERFORMANCE_HINT": "LATENCY",
-    }
     try:
         core = openvino.Core()
         model = core.read_model(str(path))
         # Before it is compiled: what does nothing is taken out then, and its name may stay on an input.
-        names = [[port.any_name for port in ports] for ports in (model.inputs, model.outputs)]
-        return core.compile_model(_unpacked(model), "CPU", config), names
+        names = _names(model)
+        return core.compile_model(_unpacked(model), "CPU", _config(precision, threads)), names, None
     except Exception as error:  # RuntimeError and several classes of the bindings
         raise failure(f"{path.name}: openvino cannot open it", error, PackInvalid) from error
+
+
+def _imported(blob: Path, listed: Path, threads: int, precision: Precision) -> Opened:
+    """An engine. Raises EngineStale, OutOfMemory."""
+    import openvino
+
+    try:
+        # Mapped for writing, which the bindings ask for; nothing that were written would reach the file.
+        mapped = np.memmap(blob, np.uint8, mode="c")
+        names = json.loads(listed.read_text(encoding="utf-8"))
+        tensor = openvino.Tensor(mapped, shared_memory=True)
+        model = openvino.Core().import_model(tensor, "CPU", _config(precision, threads))
+    except Exception as error:  # RuntimeError and several classes of the bindings
+        raise failure(f"{blob.name}: openvino refuses it; {_AGAIN}", error, EngineStale) from error
+    return model, names, (mapped, tensor)
+
+
+def _config(precision: Precision, threads: int) -> dict[str, Any]:
+    return {
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],  # its default is bf16 on processors that have it
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+
+
+def _names(model: Any) -> dict[str, list[str]]:
+    sides = {"inputs": model.inputs, "outputs": model.outputs}
+    return {side: [port.any_name for port in ports] for side, ports in sides.items()}
+
+
+def _export(model: Any, blob: Path) -> None:
+    """OpenVINO writes to memory only."""
+    with blob.open("wb") as file:
+        file.write(model.export_model().getbuffer())
 
 
 def _unpacked(model: Any) -> Any:

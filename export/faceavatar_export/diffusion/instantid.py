@@ -147,7 +147,7 @@ class InstantIdUNet(SdUNet):
         controlnet_scale: Tensor,
     ) -> Tensor:
         noisy, tokens = sample.to(self.dtype), face_tokens.to(self.dtype)
-        added = {"text_embeds": text_embeds.to(self.dtype), "time_ids": time_ids}
+        added = {"text_embeds": text_embeds.to(self.dtype).float(), "time_ids": time_ids}
         down, middle = self.controlnet(
             noisy,
             timestep,

@@ -68,8 +68,11 @@ class SdUNet(nn.Module):
         # Spelt out one by one: the exporter takes no *arguments. `names` says which is which.
         more = [tensor for tensor in (fourth, fifth, sixth, seventh, eighth) if tensor is not None]
         given = dict(zip(self.names[3:], more, strict=True))
-        # The time ids are numbers like 1024, embedded by sinusoids in float32.
+        # The time ids are numbers like 1024, embedded by sinusoids in float32. The pooled text is joined to
+        # them: torch widens it then, an exported graph would join two types, which no runtime opens.
         given = {name: one if name == "time_ids" else one.to(self.dtype) for name, one in given.items()}
+        if self.is_xl:
+            given["text_embeds"] = given["text_embeds"].float()
         face = {name: given[name] for name in ("face_tokens", "face_scale")} if self.has_face else None
         added = {name: given[name] for name in ("text_embeds", "time_ids")} if self.is_xl else None
         out = self.unet(

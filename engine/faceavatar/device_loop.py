@@ -7,7 +7,7 @@ sampler's and the guidance's own code, run on unit vectors. Same steps and same 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def denoise_on_device(
     shapes = latents.shape, tuple((name, array.shape) for name, array in sorted(feeds.items()))
     with unet.session.bind(shapes) as on:
         total = len(scheduler.timesteps)
-        run = _Run(unet, on, feeds, weights)
+        run = _Run(unet, on, _halves(feeds, weights))
         run.begin(latents)
         for index, (timestep, matrix) in enumerate(zip(scheduler.timesteps[start:], matrices, strict=True)):
             drawn = noise() if matrix[:, STATE + 1].any() else None
@@ -88,18 +88,37 @@ class _Step:
 
 
 @dataclass(frozen=True)
-class _Run:
-    """One run's buffers. weights: (H, B, 1, 1, 1), of each half in each picture's prediction."""
+class _Halves:
+    """What the net is fed of the halves that run at a step, and their buffers' prefix.
 
-    unet: StepUNet
-    on: Buffers
+    weights: (H, B, 1, 1, 1), of each half in each picture's prediction.
+    """
+
+    prefix: str
     feeds: dict[str, Floats]
     weights: Floats
 
+
+def _halves(feeds: dict[str, Floats], weights: Floats) -> dict[bool, _Halves]:
+    """By whether guidance acts: all of them, or the wanted one alone."""
+    pictures = weights.shape[1]
+    alone = {name: array if name == "face_scale" else array[-pictures:] for name, array in feeds.items()}
+    ones = np.ones((1, *weights.shape[1:]), np.float32)
+    return {True: _Halves("", feeds, weights), False: _Halves("alone ", alone, ones)}
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One run's buffers. halves: by whether guidance acts; each has buffers of its own, so that neither
+    changes the other's shapes."""
+
+    unet: StepUNet
+    on: Buffers
+    halves: dict[bool, _Halves]
+    uploaded: set[bool] = field(default_factory=set)
+
     def begin(self, latents: Floats) -> None:
-        """Upload what is the same at every step, and the state before the first, in both places."""
-        for name, array in self.feeds.items():
-            self.on.upload(name, array)
+        """Upload the state before the first step, in both places: what is kept must be numbers."""
         kept = np.zeros((KEPT, *latents.shape), np.float32)
         for state in _STATES:
             self.on.upload(state, np.concatenate([latents[None], kept]))
@@ -109,39 +128,36 @@ class _Run:
 
     def step(self, step: _Step) -> None:
         """From the old state to the new one. Raises NumericalError."""
-        on, rows = self.on, len(self.feeds["encoder_hidden_states"])
-        on.upload("timestep", timesteps_for(self.unet.session, step.timestep, rows))
-        on.upload("input_scale", np.full(self.weights.shape, step.scale, np.float32))
+        on, halves = self.on, self.halves[step.guided]
+        prefix, rows = halves.prefix, len(halves.feeds["encoder_hidden_states"])
+        if step.guided not in self.uploaded:
+            self.uploaded.add(step.guided)
+            for name, array in (*halves.feeds.items(), ("guidance", halves.weights)):
+                on.upload(prefix + name, array)
+        on.upload(prefix + "timestep", timesteps_for(self.unet.session, step.timestep, rows))
+        on.upload(prefix + "input_scale", np.full(halves.weights.shape, step.scale, np.float32))
         on.upload("mix", step.matrix[..., None, None, None, None])
-        on.upload("guidance", self.counts(step))
         if step.noise is not None:
             on.upload("noise", step.noise)
-        names = [*self.feeds, "timestep", "input_scale", "guidance", "mix", "noise"]
-        on.run({name: name for name in names} | {"state": step.old}, _OUTPUTS | {"new_state": step.new})
+        own = {name: prefix + name for name in (*halves.feeds, "timestep", "input_scale", "guidance")}
+        shared = {"mix": "mix", "noise": "noise", "state": step.old}
+        on.run(own | shared, _OUTPUTS | {"new_state": step.new})
         predicted, stepped = np.isfinite(on.download("magnitude"))
         if not predicted:
             stepped = self._again(step)
         if not stepped:
             raise NumericalError("scheduler", step.index)
 
-    def counts(self, step: _Step) -> Floats:
-        """What each half counts at a step, as weights: outside guidance's interval the wanted one alone.
-
-        The others run all the same: buffers, and launches that were recorded, keep one shape.
-        """
-        alone = np.zeros_like(self.weights)
-        alone[-1] = 1
-        return self.weights if step.guided else alone
-
     def _again(self, step: _Step) -> bool:
         """The same step by the plain net in fp32; whether the new latents are finite."""
         exact, precision = self.unet.exact(), self.unet.session.precision
         if exact is None or precision == "fp32":
             raise NumericalError("unet", step.index)
-        state, halves = self.on.download(step.old), len(self.weights)
-        sample = np.concatenate([state[0] * step.scale] * halves)
-        predictions = np.stack(np.split(exact(sample, step.timestep, self.feeds), halves))
-        guided = (predictions * self.counts(step)).sum(axis=0, dtype=np.float32)
+        state, halves = self.on.download(step.old), self.halves[step.guided]
+        count = len(halves.weights)
+        sample = np.concatenate([state[0] * step.scale] * count)
+        predictions = np.stack(np.split(exact(sample, step.timestep, halves.feeds), count))
+        guided = (predictions * halves.weights).sum(axis=0, dtype=np.float32)
         if not np.isfinite(guided).all():
             raise NumericalError("unet", step.index)
         noise = np.zeros_like(guided) if step.noise is None else step.noise

@@ -43,8 +43,8 @@ def test_a_requirement_that_the_lock_does_not_meet_is_named(
     monkeypatch.setattr(supply, "pins", lambda name: locked)
     assert supply.pinned() == 1
     said = capsys.readouterr().out
-    assert "base.lock: pillow>=11.0 is pinned to 1.0; run: python scripts/supply.py lock" in said
-    assert "base.lock: click>=8.1 is pinned to nothing" in said
+    assert re.search(r"base\.lock: pillow>=\S+ is pinned to 1\.0; run: python scripts/supply\.py lock", said)
+    assert re.search(r"base\.lock: click>=\S+ is pinned to nothing", said)
 
 
 @pytest.mark.parametrize("answer", [None, [{"name": "pydantic", "skip_reason": "not found"}]])

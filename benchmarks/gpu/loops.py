@@ -28,14 +28,15 @@ from faceavatar.errors import ProviderUnavailable
 from faceavatar.schedulers import NoiseSchedule, Scheduler, make_scheduler
 from faceavatar.unet import StepUNet, UNet
 from gpu.models import Model, call
+from gpu.report import COMPILED
 
 GUIDANCE = 7.5
 SAMPLER = "ddim"
 Latents = NDArray[np.float32]
 Loop = Callable[[Latents, int], Latents]  # first latents (B, 4, h, w) of unit noise, steps -> last latents
 COMPILE_MODES: Mapping[str, str | None] = {
-    "diffusers compiled": None,
-    "diffusers compiled, reduce-overhead": "reduce-overhead",  # with CUDA graphs
+    COMPILED: None,
+    f"{COMPILED}, reduce-overhead": "reduce-overhead",  # with CUDA graphs
 }
 
 

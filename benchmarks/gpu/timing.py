@@ -19,8 +19,8 @@ import torch
 from gpu.clock import seconds_of
 from gpu.loops import COMPILE_MODES, Loop, first_latents, our_contenders, torch_loop, torch_unet
 from gpu.models import Model
+from gpu.report import EAGER
 
-EAGER = "diffusers eager"
 _STEPS, _ROUNDS = 10, 5
 _NARROW_STEPS, _NARROW_ROUNDS = 2, 2
 

@@ -68,7 +68,7 @@ def open_graph(
     if problem is not None:
         raise ProviderUnavailable(problem)
     if engine is not None:
-        return open_engine([engine], graph, provider, precision="fp16")
+        return open_engine([engine], graph, provider, precision="fp16", record=record)
     file = model.fused(graph) if provider in {"cuda", "cpu"} else graph
     return open_session(file, provider, stored="fp16", record=record)
 
@@ -157,8 +157,7 @@ def our_contenders(
         if engine is None:
             yield f"{name}, latents on the host", partial(_on_host, model, provider)
         yield name, partial(on_device, False)
-        if engine is None:
-            yield f"{name}, CUDA graphs", partial(on_device, True)
+        yield f"{name}, CUDA graphs", partial(on_device, True)
 
 
 def _on_host(model: Model, provider: str) -> Loop:

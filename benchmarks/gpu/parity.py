@@ -73,10 +73,9 @@ def _compare(
         "loops_error": relative_error(ours, plain),
         "batch_error": relative_error(loop_alone(model, provider, engine, other), ours_other[1:]),
     }
-    if engine is None:
-        session = open_graph(model, model.step_graph, provider, record=True)
-        warnings += session.warnings
-        row["recorded_error"] = _recorded(device_loop(session, model), (first, ours), (other, ours_other))
+    session = open_graph(model, model.step_graph, provider, record=True, engine=engine)
+    warnings += session.warnings
+    row["recorded_error"] = _recorded(device_loop(session, model), (first, ours), (other, ours_other))
     return {**row, "warnings": warnings, "misses": _misses(row)}
 
 
@@ -111,6 +110,6 @@ def _misses(row: Mapping[str, Any]) -> list[str]:
         "psnr": row["psnr"] >= LEAST_PSNR,
         "loops_error": row["loops_error"] <= MOST_LOOP_ERROR,
         "batch_error": row["batch_error"] <= MOST_UNET_ERROR,
-        "recorded_error": row.get("recorded_error", 0.0) <= MOST_LOOP_ERROR,
+        "recorded_error": row["recorded_error"] <= MOST_LOOP_ERROR,
     }
     return [name for name, held in bounds.items() if not held]

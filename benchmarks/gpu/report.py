@@ -71,10 +71,9 @@ def _parity(found: Found) -> list[str]:
             if said:
                 lines.append(f"| {model} | {name} | | | | | | {said} |")
                 continue
-            recorded = f"{row['recorded_error']:.2g}" if "recorded_error" in row else ""
             lines.append(
                 f"| {model} | {name} | {row['unet_error']:.2g} | {row['psnr']:.1f} dB "
-                f"| {row['loops_error']:.2g} | {row['batch_error']:.2g} | {recorded} "
+                f"| {row['loops_error']:.2g} | {row['batch_error']:.2g} | {row['recorded_error']:.2g} "
                 f"| {'misses ' + ', '.join(row['misses']) if row['misses'] else 'holds'} |"
             )
     return lines

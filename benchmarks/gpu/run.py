@@ -45,7 +45,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--seconds", type=float, default=0, help="start and run no stage beyond this time")
     parser.add_argument("--only", action="append", default=[], help="stages whose names begin so")
-    parser.add_argument("--again", action="append", default=[], help="do these once more: failed, or a name")
+    parser.add_argument("--again", action="append", default=[], help="do once more: a stage, or failed ones")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
@@ -56,7 +56,8 @@ def _run_all(out: Path, given: argparse.Namespace) -> int:
     environment = _environment(out)
     found = _found(out)
     for name, record in list(found.items()):
-        if name in given.again or ("failed" in given.again and not record["ok"]):
+        lacking = not record["ok"] or bool(record["result"].get("failed"))
+        if name in given.again or ("failed" in given.again and lacking):
             _path(out, name).unlink()
             del found[name]
     left = []

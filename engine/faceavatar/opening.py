@@ -154,7 +154,8 @@ class Opening:
         if entry is None:
             return None
         files, path = self.engines.files(entry, self.check_hashes), self.pack.file(next(iter(hashes)))
-        session = open_engine(files, path, self.provider, self.threads, computed)
+        record = self.cuda_graphs and role == "unet_step"
+        session = open_engine(files, path, self.provider, self.threads, computed, record)
         return self.pack.held(role, session)
 
 

@@ -137,10 +137,11 @@ def open_engine(
     provider: str,
     threads: int | None = None,
     precision: Precision | None = None,
+    record: bool = False,
 ) -> Session:
     """Open what compile_graph wrote of the ONNX file at path. Raises as open_session, and EngineStale."""
     module = _module(resolve_provider(provider))
-    return module.open_engine(files, path, threads or physical_cores(), precision)
+    return module.open_engine(files, path, threads or physical_cores(), precision, record)
 
 
 def provider_problem(provider: str) -> str | None:

@@ -64,7 +64,11 @@ def compile_graph(
 
 
 def open_engine(
-    files: Sequence[Path], path: Path, threads: int, precision: Precision | None = None
+    files: Sequence[Path],
+    path: Path,
+    threads: int,
+    precision: Precision | None = None,
+    record: bool = False,
 ) -> Session:
     """Open what compile_graph wrote; it is optimised already."""
     settings = session_options(threads)

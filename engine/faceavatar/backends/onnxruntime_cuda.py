@@ -82,7 +82,11 @@ def compile_graph(
 
 
 def open_engine(
-    files: Sequence[Path], path: Path, threads: int, precision: Precision | None = None
+    files: Sequence[Path],
+    path: Path,
+    threads: int,
+    precision: Precision | None = None,
+    record: bool = False,
 ) -> Session:
     """Raises ProviderUnavailable, as compile_graph does."""
     raise ProviderUnavailable("provider 'cuda' has no engines; use tensorrt-rtx or tensorrt")

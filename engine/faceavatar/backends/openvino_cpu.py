@@ -87,7 +87,11 @@ def compile_graph(
 
 
 def open_engine(
-    files: Sequence[Path], path: Path, threads: int, precision: Precision | None = None
+    files: Sequence[Path],
+    path: Path,
+    threads: int,
+    precision: Precision | None = None,
+    record: bool = False,
 ) -> Session:
     """Open what compile_graph wrote; its weights are mapped and not read."""
     used = _precision(path, precision, "fp32")

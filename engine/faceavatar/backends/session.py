@@ -171,12 +171,17 @@ class Provider(Protocol):
         """
 
     def open_engine(
-        self, files: Sequence[Path], path: Path, threads: int, precision: Precision | None = None
+        self,
+        files: Sequence[Path],
+        path: Path,
+        threads: int,
+        precision: Precision | None = None,
+        record: bool = False,
     ) -> Session:
         """Open what compile_graph wrote, in that order; path: the ONNX file that it was made of.
 
-        Hashes and platform were compared before. Raises EngineStale for an engine that is refused, and
-        ProviderUnavailable for one that gave way to another provider.
+        record: as open_session's. Hashes and platform were compared before. Raises EngineStale for an
+        engine that is refused, and ProviderUnavailable for one that gave way to another provider.
         """
 
 

@@ -88,12 +88,16 @@ def compile_graph(
 
 
 def open_engine(
-    files: Sequence[Path], path: Path, threads: int, precision: Precision | None = None
+    files: Sequence[Path],
+    path: Path,
+    threads: int,
+    precision: Precision | None = None,
+    record: bool = False,
 ) -> Session:
     """Open an EPContext model on GPU 0. Raises EngineStale, with TensorRT's words, where it is refused."""
     used = precision or "fp32"
     try:
-        return _open(files[0], threads, used, False, _options(used, None))
+        return _open(files[0], threads, used, record, _options(used, None))
     except PackInvalid as error:
         raise EngineStale(f"{error}; compile it again: faceavatar compile PACK --provider {NAME}") from error
 

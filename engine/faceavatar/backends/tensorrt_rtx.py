@@ -86,11 +86,15 @@ def compile_graph(
 
 
 def open_engine(
-    files: Sequence[Path], path: Path, threads: int, precision: Precision | None = None
+    files: Sequence[Path],
+    path: Path,
+    threads: int,
+    precision: Precision | None = None,
+    record: bool = False,
 ) -> Session:
     """Open an EPContext model on GPU 0. Raises EngineStale, with the plugin's words, where it is refused."""
     try:
-        return _open(files[0], threads, precision or "fp32", False, {})
+        return _open(files[0], threads, precision or "fp32", record, {})
     except PackInvalid as error:
         raise EngineStale(f"{error}; compile it again: faceavatar compile PACK --provider {NAME}") from error
 

@@ -15,6 +15,9 @@ from faceavatar.identity import Identity, Place
 from faceavatar_cli.http.contract import EXAMPLE_REQUEST
 
 FOUND = Path(__file__).with_name("found")
+CHOSEN = (
+    b"\x02\x00\x05a cat\x04\x01\x01\x02\x09\x03\x01\x08\x08\x02"  # fields as targets.fields_of reads them
+)
 SMALL = 4096  # bytes; larger files make slow fuzzing
 
 
@@ -61,7 +64,7 @@ def _requests() -> list[bytes]:
         "strength": 0.5,
         "best_of": 2,
     }
-    return [json.dumps(whole).encode(), b"{}", b'{"image": "sha256:00"}']
+    return [json.dumps(whole).encode(), b"{}", b'{"image": "sha256:00"}', CHOSEN]
 
 
 def _bodies() -> list[bytes]:
@@ -73,6 +76,7 @@ def _bodies() -> list[bytes]:
     return [
         b"\0" + json.dumps(EXAMPLE_REQUEST).encode(),
         b"\0" + b'{"id": "5f0c", "refID": "mine"}',
+        b"\x80" + CHOSEN,
         b"\1" + form,
         b"\2" + b"image=data%3Aimage%2Fpng%3Bbase64%2CAAAA&batch=2&height=300.0",
     ]

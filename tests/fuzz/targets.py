@@ -25,6 +25,7 @@ from faceavatar.manifest import read_manifest
 from faceavatar.request import AvatarRequest
 from faceavatar.schedulers.schedule import NoiseSchedule
 from faceavatar_cli.http.bodies import read_get_image, read_image_to_image
+from faceavatar_cli.http.contract import ImageToImage
 
 KINDS = (
     "application/json",
@@ -32,6 +33,8 @@ KINDS = (
     "application/x-www-form-urlencoded",
     "text/plain",
 )
+# Values that some field takes, so that the others are looked at as well.
+_LIKELY = ("#0af", "man", "ddim", "data:,x", "https://example.com/a.png", 1, 512, 0.5, 1536, "sha256:0")
 Target = Callable[[bytes], object]
 
 
@@ -61,14 +64,39 @@ def graph(data: bytes) -> None:
 
 
 def request(data: bytes) -> None:
-    """A request's fields as JSON, as `--from` and the queue have them."""
+    """A request as JSON, as `--from` and the queue have it; bytes that are no JSON choose its fields."""
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError):
-        return
+        fields = fields_of(data, [*AvatarRequest.model_fields, "other"])
     if isinstance(fields, dict):
         made = AvatarRequest.from_metadata(fields, b"a picture")
         assert AvatarRequest.from_metadata(made.to_metadata(), b"a picture") == made
+
+
+def fields_of(data: bytes, names: list[str]) -> dict[str, Any]:
+    """Fields and values chosen byte by byte: random text is hardly ever JSON, and nearly all of this is."""
+    found, at = {}, 0
+    while at + 3 <= len(data):
+        name, kind, length = names[data[at] % len(names)], data[at + 1] % 9, data[at + 2] % 32
+        some = data[at + 3 : at + 3 + length]
+        whole = int.from_bytes(some[:9], "big", signed=True)
+        values: tuple[Any, ...] = (
+            some.decode("utf-8", "surrogatepass" if length % 2 else "replace")
+            if some.isascii()
+            else "\ud800",
+            whole,
+            whole / 8,
+            bool(length % 2),
+            None,
+            float("nan") if length % 2 else float("inf"),
+            [whole],
+            {"a": whole},
+            _LIKELY[length % len(_LIKELY)],
+        )
+        found[name] = values[kind]
+        at += 3 + length
+    return found
 
 
 def data_uri(data: bytes) -> None:
@@ -77,9 +105,13 @@ def data_uri(data: bytes) -> None:
 
 
 def body(data: bytes) -> None:
-    """The body of a POST to the service; its first byte chooses its type."""
+    """The body of a POST to the service; its first byte chooses its type, and whether its JSON is made up."""
     kind = KINDS[data[0] % len(KINDS)] if data else ""
-    asyncio.run(_posted(kind, data[1:]))
+    sent = data[1:]
+    if data and data[0] >= 128:
+        kind = KINDS[0]
+        sent = json.dumps(fields_of(data[1:], [*ImageToImage.model_fields, "id", "other"])).encode()
+    asyncio.run(_posted(kind, sent))
 
 
 async def _posted(kind: str, data: bytes) -> None:

@@ -23,13 +23,17 @@ _ON_DEVICES = frozenset({"cuda", "tensorrt", "tensorrt-rtx"})
 
 
 class Allowance:
-    """One engine's. budget: bytes, or None for what the machine has free whenever a request comes.
+    """One engine's. budget: bytes, or None for what the machine has free whenever a request comes. sees:
+    whether photos are looked at. tiling: whether pictures may be decoded in tiles that do not fit whole.
 
     It counts one run at a time: whoever runs several at once on one engine wants a budget for each.
     """
 
-    def __init__(self, manifest: Manifest, provider: str, sees: bool, budget: int | None) -> None:
+    def __init__(
+        self, manifest: Manifest, provider: str, sees: bool, budget: int | None, tiling: bool = False
+    ) -> None:
         self._manifest, self._provider, self._sees, self._fixed = manifest, provider, sees, budget
+        self._tiling = tiling
         self._taken: dict[str, int] = {}
         self._lock = Lock()
 
@@ -45,13 +49,18 @@ class Allowance:
         return forecast(self._manifest, self._provider, self._shape(plans))
 
     def fits(self, plans: Sequence[Plan]) -> bool:
-        """Whether they can be drawn as one batch."""
+        """Whether they can be drawn as one batch, in tiles if need be."""
         budget = self.budget
-        return budget is None or self._needs(self._shape(plans)) <= budget
+        return budget is None or self._needs(self._smallest(self._shape(plans))) <= budget
+
+    def tiled(self, plans: Sequence[Plan]) -> bool:
+        """Whether they have to be decoded in tiles, and may."""
+        budget = self.budget
+        return self._tiling and budget is not None and self._needs(self._shape(plans)) > budget
 
     def check(self, plans: Sequence[Plan]) -> None:
         """Raises OverBudget, with what would fit."""
-        budget, shape = self.budget, self._shape(plans)
+        budget, shape = self.budget, self._smallest(self._shape(plans))
         if budget is None or (needed := self._needs(shape)) <= budget:
             return
         height, width = plans[0].drawn_size
@@ -86,6 +95,9 @@ class Allowance:
 
     def _shape(self, plans: Sequence[Plan]) -> Shape:
         return shape_of(plans, self._sees)
+
+    def _smallest(self, shape: Shape) -> Shape:
+        return replace(shape, tiled=self._tiling)
 
     def _needs(self, shape: Shape) -> int:
         with self._lock:

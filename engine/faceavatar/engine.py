@@ -23,7 +23,7 @@ from faceavatar.budget import read_budget
 from faceavatar.conditions import join_conditions, join_guidance, make_conditions
 from faceavatar.denoise import Conditions, Denoised, Floats, Noise, denoise
 from faceavatar.device_loop import denoise_on_device
-from faceavatar.errors import InvalidRequest
+from faceavatar.errors import InvalidRequest, MissingGraph
 from faceavatar.forecast import Forecast
 from faceavatar.identity import Identity, open_reference
 from faceavatar.image import ImageSource, fit_to, load_image, to_nchw, to_uint8
@@ -42,13 +42,17 @@ from faceavatar.sizes import bring_to
 from faceavatar.stopwatch import Stopwatch
 from faceavatar.text import TextEncoder, TextEncoders, open_tokenizer
 from faceavatar.unet import StepCache, StepUNet, UNet
-from faceavatar.vae import VaeDecoder, VaeEncoder
+from faceavatar.vae import TiledVaeDecoder, VaeDecoder, VaeEncoder
 from faceavatar.watch import Rerun, Watch, current, told
 
 Picture = NDArray[np.uint8]
 Points = NDArray[np.floating]
 Check = Callable[[], object]
-_LAZY_ROLES = frozenset({"matting", "vae_encoder", "vae_decoder", "unet", "unet_step", "unet_shallow"})
+TILE_ROLES = frozenset({"vae_decoder_low", "vae_decoder_tile"})
+TILED = "decoded in tiles, since memory_budget does not allow it whole: slower, the same within rounding"
+_LAZY_ROLES = TILE_ROLES | frozenset(
+    {"matting", "vae_encoder", "vae_decoder", "unet", "unet_step", "unet_shallow"}
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +97,7 @@ class AvatarEngine:
     pack: the Pack. provider: the execution provider in use, such as "cpu".
     """
 
-    def __init__(self, opening: Opening, memory_budget: int | None = None) -> None:
+    def __init__(self, opening: Opening, memory_budget: int | None = None, tiling: bool = False) -> None:
         pack, manifest = opening.pack, opening.pack.manifest
         self.pack, self.provider, self._opening = pack, opening.provider, opening
         self._schedule = NoiseSchedule.from_manifest(manifest.scheduler)
@@ -121,7 +125,14 @@ class AvatarEngine:
         self._encoder: VaeEncoder | None = None
         self._shallow: Session | None = None
         self._lazy_lock = Lock()
-        self.allowance = Allowance(manifest, opening.provider, self.adapter is not None, memory_budget)
+        if tiling and not manifest.graphs.keys() >= TILE_ROLES:
+            raise MissingGraph(
+                f"{manifest.name}: tiling needs the graphs {' and '.join(sorted(TILE_ROLES))}; add them with "
+                "python -m faceavatar_export.tiles PACK, or load without tiling"
+            )
+        self._tiles: TiledVaeDecoder | None = None
+        sees = self.adapter is not None
+        self.allowance = Allowance(manifest, opening.provider, sees, memory_budget, tiling)
 
     @classmethod
     def load(
@@ -135,6 +146,7 @@ class AvatarEngine:
         device_loop: bool | None = None,
         cuda_graphs: bool = False,
         memory_budget: int | str | None = None,
+        tiling: bool = False,
     ) -> AvatarEngine:
         """Open a pack by its name or folder.
 
@@ -150,6 +162,8 @@ class AvatarEngine:
         graph unet_step. cuda_graphs: record the launches of such a step once for each shape and replay them.
         memory_budget: bytes, or words such as "6GB", that the process may grow to: a request that would take
         more is refused before any work; None for what the machine and its container have free at that time.
+        tiling: decode a picture in tiles where it would not fit whole: slower, and the same within rounding;
+        for packs with the graphs that faceavatar_export.tiles adds.
         The decoder goes on opening in the background; see wait_until_open.
         Raises InvalidRequest (any but the first two), PackNotFound, PackInvalid and its kin.
         """
@@ -159,7 +173,7 @@ class AvatarEngine:
             Opening.of(
                 *(loaded, provider, threads, precision, engines, check_hashes, device_loop, cuda_graphs)
             ),
-            budget,
+            *(budget, tiling),
         )
 
     def wait_until_open(self) -> AvatarEngine:
@@ -379,8 +393,11 @@ class AvatarEngine:
     def _rounds(
         self, prepared: Sequence[Prepared], previews: bool, watch: Watch
     ) -> Iterator[tuple[Step, ...]]:
+        plans = [one.plan for one in prepared]
+        decoder = self._tiled_decoder() if self.allowance.tiled(plans) else self.vae
         drawings = [
-            _Drawing(one, Kept(one.plan.request.best_of), watch, list(one.reruns)) for one in prepared
+            _Drawing(one, Kept(one.plan.request.best_of), watch, decoder, list(one.reruns))
+            for one in prepared
         ]
         shared, count = Stopwatch(), rounds(prepared[0].plan.request)
         for round_ in range(count):
@@ -449,14 +466,14 @@ class AvatarEngine:
         request, clock = prepared.plan.request, prepared.clock
         done, preview, result = step.index + 1, None, None
         if done % (step.total // rounds(request)) == 0:
-            self._keep(drawing, self._decode(step.latents, request, clock), part)
+            self._keep(drawing, self._decode(step.latents, drawing), part)
         if done == step.total:
             clock.seconds["denoise"] += shared.seconds["denoise"]
             images = self._cut(tuple(kept.images), request, clock)
             drawing.reruns.extend(drawing.watch.take())
             result = self._result(drawing, images)
         elif previews and request.preview_every and done % request.preview_every == 0:
-            preview = self._decode(self._foresee(step), request, clock)
+            preview = self._decode(self._foresee(step), drawing)
         drawing.reruns.extend(drawing.watch.take())
         return Step(step.index, step.total, step.timestep, seconds_left, preview, result)
 
@@ -474,11 +491,12 @@ class AvatarEngine:
         alpha, sigma = np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar)
         return predict_x0(step.prediction, step.before, alpha, sigma, self._schedule.prediction_type)
 
-    def _decode(self, latents: Floats, request: AvatarRequest, clock: Stopwatch) -> tuple[Picture, ...]:
-        with clock.measure("decode"):
+    def _decode(self, latents: Floats, drawing: _Drawing) -> tuple[Picture, ...]:
+        request = drawing.prepared.plan.request
+        with drawing.prepared.clock.measure("decode"):
             wanted, sizes = (request.height, request.width), self.pack.manifest.sizes
             # One by one: of a picture's floats, twenty times its bytes, there are never those of a batch.
-            decoded = (to_uint8(self.vae.decode(one[None]))[0] for one in latents)
+            decoded = (to_uint8(drawing.decoder.decode(one[None]))[0] for one in latents)
             return tuple(bring_to(image, wanted, sizes) for image in decoded)
 
     def _cut(
@@ -490,6 +508,13 @@ class AvatarEngine:
             return images
         with clock.measure("matting"):
             return self._cutter("pack").cut(images, color)
+
+    def _tiled_decoder(self) -> TiledVaeDecoder:
+        with self._lazy_lock:
+            if self._tiles is None:
+                low, tile = (self._opening.guarded(f"vae_decoder_{part}") for part in ("low", "tile"))
+                self._tiles = TiledVaeDecoder(low, tile, self.pack.manifest.latents)
+            return self._tiles
 
     def _cutter(self, net: str) -> CutOut:
         """The cut-out stage with the pack's net or the one for photos, opened when it is first asked for."""
@@ -515,6 +540,7 @@ class AvatarEngine:
                 *self._opening.warnings,
                 *remarks(plan, face),
                 *told(drawing.reruns),
+                *([] if drawing.decoder is self.vae else [TILED]),
                 *kept.warnings(),
             ),
             request=request,
@@ -546,6 +572,7 @@ class _Drawing:
     prepared: Prepared
     kept: Kept
     watch: Watch
+    decoder: VaeDecoder | TiledVaeDecoder
     reruns: list[Rerun] = field(default_factory=list)
 
 

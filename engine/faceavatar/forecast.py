@@ -7,12 +7,13 @@ arena, OpenVINO's requests keep it for the next run), so the stages of a request
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from faceavatar.likeness import candidates
 from faceavatar.manifest import Manifest, Memory
 from faceavatar.plan import Plan
+from faceavatar.vae import CORE, HALO
 
 # Of each picture its bytes, twice while it is brought to its size; of one at a time its floats, five times.
 KEPT_BYTES_A_PIXEL, FLOAT_BYTES_A_PIXEL = 2 * 3, 5 * 3 * 4
@@ -24,9 +25,13 @@ FULL_WIDTH: Mapping[str, tuple[float, float, float]] = {
     "face": (120e6, 0.0, 0.0),
     "unet": (0.0, 90e3, 0.0),
     "vae_decoder": (0.0, 420e3, 0.0),
+    "vae_decoder_low": (0.0, 60e3, 0.0),
+    "vae_decoder_tile": (0.0, 450e3, 0.0),
     "matting": (30e6, 150.0, 0.0),
     "request": (40e6, 0.0, 0.0),
 }
+_WIDE = frozenset({"unet", "vae_decoder", "vae_decoder_low", "vae_decoder_tile"})
+HALF_BYTES_A_CELL = 4 * 512 * 4  # of Stable Diffusion's decoder: 512 channels at twice the size
 LOADED_PROCESS = 160e6  # Python, numpy, OpenCV and a runtime, before any weights
 LOADED_WEIGHTS = 1.15  # of the bytes on disk: some are laid out anew for the processor
 
@@ -58,6 +63,7 @@ class Shape:
     """What of a run counts for its memory: how many pictures of which size, and what is done with them.
 
     cells: of one picture's latents; pixels: of one picture as it is drawn. halves: of the batch, 1 to 3.
+    tiled: whether it is decoded in tiles.
     """
 
     pictures: int
@@ -67,6 +73,7 @@ class Shape:
     face: bool
     matting: bool
     encodes: bool
+    tiled: bool = False
 
 
 def shape_of(plans: Sequence[Plan], face: bool) -> Shape:
@@ -100,12 +107,21 @@ def forecast(manifest: Manifest, provider: str, shape: Shape) -> Forecast:
         "face": taken("face", 1, 0) if shape.face else 0,
         "encode": taken("vae_encoder", 1, shape.cells) if shape.encodes else 0,
         "unet": taken("unet", shape.pictures * shape.halves, shape.cells),
-        "decode": taken("vae_decoder", 1, shape.cells),  # one picture at a time
+        "decode": _decoding(taken, shape),
         "matting": taken("matting", 1, shape.pixels) if shape.matting else 0,
         "request": taken("request", 1, 0),
         "pictures": shape.pixels * (shape.pictures * KEPT_BYTES_A_PIXEL + FLOAT_BYTES_A_PIXEL),
     }
     return Forecast(stages, memory is not None)
+
+
+def _decoding(taken: Callable[[str, int, int], int], shape: Shape) -> int:
+    """One picture at a time, whole or in tiles."""
+    if not shape.tiled:
+        return taken("vae_decoder", 1, shape.cells)
+    half = 3 * HALF_BYTES_A_CELL * shape.cells  # what lies between the two graphs, and its way out and in
+    tile = min(shape.cells, ((CORE + 2 * HALO) // 2) ** 2)
+    return taken("vae_decoder_low", 1, shape.cells) + taken("vae_decoder_tile", 1, tile) + half
 
 
 def estimated(manifest: Manifest) -> Memory:
@@ -115,7 +131,7 @@ def estimated(manifest: Manifest) -> Memory:
     unet = sizes[graph] + sizes.get(f"{graph}.data", 0)
     width = math.sqrt(unet / FULL_UNET_BYTES)
     stages = {
-        name: (base, each * width if name in {"unet", "vae_decoder"} else each, squared)
+        name: (base, each * width if name in _WIDE else each, squared)
         for name, (base, each, squared) in FULL_WIDTH.items()
     }
     return Memory(loaded=round(LOADED_PROCESS + LOADED_WEIGHTS * sum(sizes.values())), stages=stages)

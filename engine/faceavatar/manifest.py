@@ -35,6 +35,9 @@ ROLES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "unet_shallow": (("sample", "timestep", "deep"), ("noise_pred",)),
     "vae_decoder": (("latents",), ("image",)),
     "vae_encoder": (("image",), ("latents",)),
+    # vae_decoder in two: all up to twice the latents' size, and the rest for one tile of that.
+    "vae_decoder_low": (("latents",), ("half",)),
+    "vae_decoder_tile": (("half", "norms", "own", "core"), ("image", "own_norms")),
 }  # and matting, whose input and output have the names that the part `matting` gives
 # What some graphs of a role take besides: pairs come together or not at all.
 _UNET_INPUTS = (

@@ -31,6 +31,10 @@ SEARCH_VARIABLE = "FACEAVATAR_PACKS"
 MANIFEST = "pack.json"
 
 
+# Graphs cut from others or built around them, on the same file of weights.
+_SHARE_WEIGHTS = {"unet_step": "unet", "vae_decoder_low": "vae_decoder", "vae_decoder_tile": "vae_decoder"}
+
+
 @dataclass(frozen=True)
 class Pack:
     """A pack whose manifest was read and whose files were found. `folder` is absolute."""
@@ -193,8 +197,9 @@ class Pack:
     def sources(self, role: str, provider: str) -> list[str]:
         """The names of the files that a provider runs a role from: the graph, then its weights beside it."""
         graph = self.graph(role)
-        own, shared = f"{graph.file}.data", f"{self.graph('unet').file}.data"
-        weights = shared if role == "unet_step" and own not in self.manifest.files else own
+        own, whole = f"{graph.file}.data", _SHARE_WEIGHTS.get(role, role)
+        shared = f"{self.graph(whole).file}.data"
+        weights = own if own in self.manifest.files else shared
         return [graph.file_for(provider), *([weights] if weights in self.manifest.files else [])]
 
     def source_hashes(self, role: str, provider: str) -> dict[str, str]:

@@ -26,6 +26,7 @@ from faceavatar.backends import Session
 from faceavatar.manifest import Manifest
 from faceavatar.opening import Opening
 from faceavatar.pack import MANIFEST, Pack, find_pack
+from faceavatar.vae import CORE, HALO
 
 PHOTO = Path(__file__).parents[1] / "engine" / "faceavatar" / "examples" / "astronaut.jpg"
 LIMIT = 12 * 2**30  # of a child's address space: a mistake ends the child and not the machine
@@ -57,11 +58,16 @@ def measure(folder: Path, provider: str) -> dict[str, Any]:
     if manifest.face is not None and manifest.face.detector is not None:
         stages["face"] = (run_child("face", folder, provider), 0, 0)
     sides = _sides(manifest)
-    for role, batches in (("unet", BATCHES), ("vae_decoder", (1,)), ("vae_encoder", (1,))):
+    once = ("vae_decoder", "vae_decoder_low", "vae_encoder")
+    for role, batches in (("unet", BATCHES), *((role, (1,)) for role in once)):
         if role in manifest.graphs:
             shapes = [(n, side) for n in batches for side in sides if n == 2 or side == sides[0] or n == 1]
             found = [run_child("stage", folder, provider, role=role, n=n, side=side) for n, side in shapes]
             stages[role] = fit([(n, side * side) for n, side in shapes], found)
+    if "vae_decoder_tile" in manifest.graphs:
+        side = (CORE + 2 * HALO) // 2  # one tile's, in cells of the latents
+        tile = run_child("stage", folder, provider, role="vae_decoder_tile", n=1, side=side)
+        stages["vae_decoder_tile"] = (0.0, tile / side**2, 0.0)
     found = [run_child("matting", folder, provider, side=side) for side in MATTED]
     stages["matting"] = fit([(1, side * side) for side in MATTED], found)
     entry = {"loaded": loaded, "stages": stages | {"request": (0, 0, 0)}}
@@ -188,6 +194,8 @@ def _feeds(session: Session, n: int, side: int) -> dict[str, NDArray[Any]]:
         ]
         kind = np.dtype(spec.dtype)
         values = np.random.default_rng(0).normal(size=shape)
+        if name == "core":
+            values = np.array([0, 0, 2 * side, 2 * side])
         feeds[name] = np.abs(values).astype(kind) if kind.kind == "i" else values.astype(kind)
     return feeds
 
@@ -195,6 +203,8 @@ def _feeds(session: Session, n: int, side: int) -> dict[str, NDArray[Any]]:
 def _free(named: dict[str, int], word: str, name: str, place: int, side: int) -> int:
     if name in {"sample", "latents"} and place >= 2:
         return side
+    if name == "half":
+        return 2 * side
     if name == "image" and place >= 2:
         return side * 8
     if name == "encoder_hidden_states":

@@ -194,3 +194,43 @@ def test_a_provider_that_runs_out_of_memory_is_told_and_the_next_request_works(
     for needed, words in told[::2]:
         assert needed > 10**8
         assert words.startswith("memory ran out: ")
+
+
+def peaks(folder: str, provider: str, sizes: str, batches: str) -> list[dict[str, int]]:
+    """Forecasts and high-water marks, each of a process of its own."""
+    script = HERE.parent / "benchmarks" / "memory.py"
+    command = [sys.executable, str(script), folder, "--provider", provider, "--check"]
+    ran = subprocess.run(
+        [*command, "--sizes", sizes, "--batches", batches], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    rows: list[dict[str, int]] = json.loads(ran.stdout.splitlines()[-1])["rows"]
+    return rows
+
+
+def assert_near(rows: list[dict[str, int]]) -> None:
+    for row in rows:
+        assert abs(row["forecast"] / row["measured"] - 1) <= WITHIN, row
+
+
+def test_the_embedded_packs_forecast_is_near_what_it_takes() -> None:
+    assert_near(peaks("toon", "cpu", "512", "1,4,8"))
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+def test_the_embedded_packs_forecast_is_near_at_every_shape(provider: str) -> None:
+    assert_near(peaks("toon", provider, "256,512,768,1024", "1,4,8"))
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+def test_a_narrow_sd_packs_forecast_is_near_what_it_takes(tmp_path: Path, provider: str) -> None:
+    import agreement
+    import checkpoints
+
+    made = agreement.export(checkpoints.sd(tmp_path / "sd"), tmp_path / "pack").pack
+    script = HERE.parent / "benchmarks" / "memory.py"
+    command = [sys.executable, str(script), str(made), "--provider", provider, "--write"]
+    subprocess.run(command, check=True, capture_output=True)
+    assert_near(peaks(str(made), provider, "256,512,768,1024", "1,4,8"))

@@ -43,6 +43,7 @@ _PICTURE_WORDS = (
 @click.option(
     "--memory-budget", metavar="BYTES", help='What the process may grow to, such as "6GB" (what is free).'
 )
+@click.option("--tiling", is_flag=True, help="Decode in tiles what does not fit whole.")
 @click.option("--timeout", type=float, help="Seconds that the work may take, loading aside (no end).")
 @request_options
 @json_option
@@ -60,6 +61,7 @@ def generate(
     provider: str,
     threads: int | None,
     memory_budget: str | None,
+    tiling: bool,
     timeout: float | None,
     precision: str | None,
     engines: str | None,
@@ -76,9 +78,8 @@ def generate(
 
     try:
         order = place_order(photo, example, old, pack, given_fields(context, fields))
-        job = Job(
-            order, Output(out, force), Running(provider, threads, precision, engines, memory_budget), timeout
-        )
+        running = Running(provider, threads, precision, engines, memory_budget, tiling)
+        job = Job(order, Output(out, force), running, timeout)
         job.run(context.ensure_object(Manner).json)
     except InvalidRequest as error:
         flag = "PHOTO" if error.field == "image" else flag_of(context, error.field)

@@ -27,6 +27,7 @@ class Running:
     precision: str | None = None
     engines: str | None = None
     memory_budget: str | None = None
+    tiling: bool = False
 
     def load(self, pack: str) -> AvatarEngine:
         """Open a pack by its name or folder. Raises as AvatarEngine.load."""
@@ -35,6 +36,7 @@ class Running:
         return AvatarEngine.load(
             *(pack, self.provider, self.threads, parse_precision(self.precision), self.engines),
             memory_budget=self.memory_budget,
+            tiling=self.tiling,
         )
 
     def flags(self) -> list[str]:
@@ -44,7 +46,8 @@ class Running:
             ("--engines", self.engines),
             ("--memory-budget", self.memory_budget),
         )
-        return [part for flag, value in given if value is not None for part in (flag, value)]
+        flags = [part for flag, value in given if value is not None for part in (flag, value)]
+        return [*flags, "--tiling"] if self.tiling else flags
 
 
 def parse_precision(text: str | None) -> str | Mapping[str, str] | None:

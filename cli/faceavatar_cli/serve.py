@@ -38,6 +38,7 @@ from faceavatar_cli.running import running_options
 @click.option(
     "--gather", type=click.FloatRange(0, 1000), default=5.0, help="Milliseconds a run waits for company (5)."
 )
+@click.option("--tiling", is_flag=True, help="Decode in tiles what does not fit whole.")
 @click.option(
     "--memory-budget", metavar="BYTES", help='What the process may grow to, such as "6GB" (what is free).'
 )

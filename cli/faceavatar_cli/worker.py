@@ -40,6 +40,7 @@ _FLAGS = {
     "--pack", "packs", multiple=True, help="A pack to draw with, name or folder; repeatable (toon)."
 )
 @running_options
+@click.option("--tiling", is_flag=True, help="Decode in tiles what does not fit whole.")
 @click.option(
     "--memory-budget", metavar="BYTES", help='What the process may grow to, such as "6GB" (what is free).'
 )
@@ -68,6 +69,7 @@ def worker(
     packs: tuple[str, ...],
     provider: str,
     memory_budget: str | None,
+    tiling: bool,
     threads: int | None,
     precision: str | None,
     engines: str | None,
@@ -98,7 +100,7 @@ def worker(
         {"keep_seconds": keep, "attempts": attempts, "lease_seconds": lease, "task_seconds": task_seconds},
     )
     try:
-        running = Running(provider, threads, precision, engines, memory_budget)
+        running = Running(provider, threads, precision, engines, memory_budget, tiling)
         code = join(joining, packs or ("toon",), running, pool, hosts)
     except InvalidRequest as error:
         flag = _FLAGS.get(error.field, error.field)

@@ -190,6 +190,7 @@ class Service:
 def _opened(pack: str, settings: Settings) -> AvatarEngine:
     """A pack with all of its graphs open: a server is ready when nothing is left to fail."""
     running = Running(
-        *(settings.provider, settings.threads, settings.precision, settings.engines, settings.memory_budget)
+        *(settings.provider, settings.threads, settings.precision, settings.engines),
+        *(settings.memory_budget, settings.tiling),
     )
     return running.load(pack).wait_until_open()

@@ -87,6 +87,7 @@ class Serving:
             gather_seconds=flags["gather"] / 1000,
             timeout=flags["timeout"],
             memory_budget=_budget(flags["memory_budget"]),
+            tiling=flags["tiling"],
             allowed_hosts=frozenset(host.lower() for host in flags["hosts"]),
             webhook_secret=secret,
         )
@@ -165,7 +166,10 @@ class Serving:
             return
         flags = [part for host in sorted(settings.allowed_hosts) for part in ("--allow-host", host)]
         flags += Running(
-            precision=settings.precision, engines=settings.engines, memory_budget=settings.memory_budget
+            precision=settings.precision,
+            engines=settings.engines,
+            memory_budget=settings.memory_budget,
+            tiling=settings.tiling,
         ).flags()
         options = WorkerOptions(settings.packs, settings.provider, settings.threads, flags)
         local = LocalQueue.start(queueing.state, options, queueing.outputs, **limits)

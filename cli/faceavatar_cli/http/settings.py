@@ -45,6 +45,7 @@ class Settings:
     waits for company. allowed_hosts: names that may lead to addresses that are not public. webhook_secret:
     signs what webhooks are told; None refuses webhooks. waiting_bytes: of requests that wait, in all.
     memory_budget: what the process may grow to, such as "6GB"; None for what the machine has free.
+    tiling: decode in tiles what does not fit whole.
     timeout: seconds that preparing a request, and drawing one, may take; None for no end.
     image_bytes, image_pixels, fetch_seconds: most that a picture handed in may have, and its fetching take.
     """
@@ -66,6 +67,7 @@ class Settings:
     gather_seconds: float = 0.005
     timeout: float | None = None
     memory_budget: str | None = None
+    tiling: bool = False
     allowed_hosts: frozenset[str] = frozenset()
     webhook_secret: str | None = field(default=None, repr=False)
     image_bytes: int = 20 * MEGABYTE

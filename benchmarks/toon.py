@@ -56,6 +56,7 @@ def main() -> None:
     cases: dict[str, dict[str, object]] = {
         "512x512": {},
         "512x512, batch 4": {"batch": 4},
+        "512x512, batch 8": {"batch": 8},
         "512x512, 1 step": {"num_inference_steps": 1},
         "512x512, 8 steps": {"num_inference_steps": 8},
         "512x512, 20 steps": {"num_inference_steps": 20},

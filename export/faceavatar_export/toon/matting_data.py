@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 
 from faceavatar_export.toon import backdrop, colors
+from faceavatar_export.toon.textures import texture
 
 Floats = np.ndarray
-KINDS = ("own", "near", "clouds", "shapes", "grain")
-SHARES = (0.45, 0.15, 0.14, 0.16, 0.10)
+KINDS = ("own", "near", "clouds", "shapes", "grain", "texture")
+SHARES = (0.32, 0.14, 0.08, 0.12, 0.08, 0.26)
 MOVED, SOFTENED, TINTED = 0.4, 0.6, 0.3  # how many figures are changed so
 # Standard noise times 32, for pictures of up to 1024 a side; drawing it anew costs more than a training step.
 GRAIN = np.clip(np.random.default_rng(0).standard_normal((1024, 1024, 3), np.float32) * 32, -127, 127).astype(
@@ -140,6 +141,8 @@ def behind(figure: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return np.asarray(pair[0] * (1 - mix) + pair[1] * mix, np.uint8)
     if kind == "shapes":
         return shapes(size, pair, rng)
+    if kind == "texture":
+        return texture(size, rng)
     plain = np.empty((size, size, 3), np.uint8)
     plain[:] = pair[0]
     return _noisy(plain, rng, rng.uniform(4, 60))

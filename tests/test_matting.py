@@ -18,7 +18,7 @@ from faceavatar import AvatarEngine
 from faceavatar.backends import TensorSpec
 from faceavatar.errors import InvalidRequest, NumericalError, PackInvalid
 from faceavatar.manifest import Matting
-from faceavatar.matting import CutOut, Matter, estimate_foreground, over, refine, straight
+from faceavatar.matting import CutOut, Matter, estimate_foreground, over, refine, refine_near, straight
 from faceavatar.matting.cutout import SELFIE, SELFIE_SETTINGS
 from faceavatar.matting.foreground import FINEST
 from faceavatar.pack import Pack
@@ -184,6 +184,27 @@ def test_refining_finds_thin_strands_that_the_net_has_missed() -> None:
     blurred = cv2.GaussianBlur(disc(512, 1), (0, 0), 8)
     before, after = (np.square(a - truth).mean() for a in (blurred, refine(image, blurred)))
     assert after < 0.8 * before
+
+
+def test_one_near_pass_follows_an_edge_that_is_off_by_little_and_leaves_what_is_far_from_it() -> None:
+    truth = disc(512, 1)
+    image = np.where(truth[..., None] > 0.5, (200, 60, 40), (30, 60, 160)).astype(np.uint8)
+    image[40:60, 40:60] = (200, 60, 40)  # a thing of the disc's own colour, far from it
+    blurred = cv2.GaussianBlur(truth, (0, 0), 3)
+    refined = refine_near(image, blurred)
+    assert np.square(refined - truth).mean() < np.square(blurred - truth).mean() / 2
+    assert refined[40:60, 40:60].max() == 0
+
+
+@pytest.mark.parametrize(("wanted", "fit"), [(True, refine), ("near", refine_near), (False, None)])
+def test_a_packs_alpha_is_refined_as_its_manifest_says(matter: Matter, wanted: Any, fit: Any) -> None:
+    settings = matter.settings.model_copy(update={"refine": wanted})
+    picture = noise(256, 256)
+    asked_for = Matter(matter.session, settings)
+    (alpha,) = asked_for.alphas([picture])
+    fitted = alpha if fit is None else fit(picture, alpha)
+    (found,) = CutOut(asked_for, "any").alphas([picture])
+    np.testing.assert_allclose(found, np.clip((fitted - 0.02) / 0.96, 0, 1), atol=1e-6)
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0])

@@ -212,8 +212,8 @@ class Matting(Part):
 
     answer: what the output holds: "alpha" 0..1, "logits" of it, or "scores" that each picture stretches to
     0..1. spread: the picture's brightest value is made 255 before mean and std, as U2-Net was trained.
-    refine: whether alpha is fitted to the picture's own edges; a net that answers in full resolution has done
-    so itself.
+    refine: whether alpha is fitted to the picture's own edges: true for nets of few pixels, "near" for one
+    that answers in full resolution and is off by a few pixels at most, false to take its answer as it is.
     """
 
     size: tuple[Sides, Sides]
@@ -223,7 +223,7 @@ class Matting(Part):
     alpha: str = "alpha"
     answer: Literal["alpha", "logits", "scores"] = "alpha"
     spread: bool = False
-    refine: bool = True
+    refine: bool | Literal["near"] = True
 
 
 class Defaults(Part):

@@ -2,8 +2,8 @@
 
 from faceavatar.matting.composite import over, straight
 from faceavatar.matting.cutout import CutOut
-from faceavatar.matting.edges import refine
+from faceavatar.matting.edges import refine, refine_near
 from faceavatar.matting.foreground import estimate_foreground
 from faceavatar.matting.net import Matter
 
-__all__ = ["CutOut", "Matter", "estimate_foreground", "over", "refine", "straight"]
+__all__ = ["CutOut", "Matter", "estimate_foreground", "over", "refine", "refine_near", "straight"]

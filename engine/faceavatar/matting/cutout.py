@@ -17,7 +17,7 @@ from faceavatar.backends import open_session
 from faceavatar.guard import GuardedSession
 from faceavatar.manifest import Matting
 from faceavatar.matting.composite import over, straight
-from faceavatar.matting.edges import refine
+from faceavatar.matting.edges import refine, refine_near
 from faceavatar.matting.foreground import estimate_foreground
 from faceavatar.matting.net import Matter
 from faceavatar.opening import Opening
@@ -66,10 +66,11 @@ class CutOut:
 
         Raises NumericalError.
         """
-        coarse = self.matter.alphas(images)
-        if self.matter.settings.refine:
-            coarse = [refine(image, alpha) for image, alpha in zip(images, coarse, strict=True)]
-        return [_settled(alpha) for alpha in coarse]
+        found, wanted = self.matter.alphas(images), self.matter.settings.refine
+        if wanted:
+            fit = refine_near if wanted == "near" else refine
+            found = [fit(image, alpha) for image, alpha in zip(images, found, strict=True)]
+        return [_settled(alpha) for alpha in found]
 
     def cut(self, images: Sequence[Bytes], color: str | None) -> tuple[Bytes, ...]:
         """Each picture as straight RGBA (H, W, 4) uint8, or over the colour "#rrggbb" as (H, W, 3).

@@ -20,6 +20,7 @@ Floats = NDArray[np.float32]
 # Radius, in shares of the picture's longer side, and the pixels of that side of the grid that functions are
 # solved on: far first, for what the net has missed, then near, for how it ends.
 PASSES = ((32 / 512, 128), (8 / 512, 256))
+SINGLE = (16 / 512, 256)  # the one pass for nets that answer in full resolution
 REGULARIZATION = 1e-4  # of the guide's variance, colours in 0..1
 
 
@@ -34,6 +35,11 @@ def refine(image: Bytes, alpha: Floats) -> Floats:
     found = _fitted(np.asarray(small, np.uint8), np.asarray(coarse, np.float32), *far)
     enlarged = cv2.resize(found, (width, height), interpolation=cv2.INTER_LINEAR)
     return _fitted(image, np.asarray(enlarged, np.float32), *near)
+
+
+def refine_near(image: Bytes, alpha: Floats) -> Floats:
+    """As refine, in one pass, for alpha that is off by a few pixels at most."""
+    return _fitted(image, alpha, *SINGLE)
 
 
 def _fitted(image: Bytes, alpha: Floats, share: float, side: int) -> Floats:

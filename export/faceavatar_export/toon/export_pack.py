@@ -191,9 +191,9 @@ ORIGINS = {
 
 
 def matting_part(run: Path) -> dict[str, object]:
-    """How the matting net is fed. Both halves answer in full resolution; the coarse one is refined."""
-    size = list(_matting_size(run))
-    return {"size": size, **HALF_SCALE, "alpha": "alpha", "refine": not has_fine_half(run)}
+    """How the matting net is fed. Both halves answer in full resolution; the coarse one is refined more."""
+    size, refine = list(_matting_size(run)), "near" if has_fine_half(run) else True
+    return {"size": size, **HALF_SCALE, "alpha": "alpha", "refine": refine}
 
 
 def describe(run: Path, errors: Mapping[str, float]) -> dict[str, object]:

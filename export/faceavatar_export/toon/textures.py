@@ -93,7 +93,7 @@ def _streaks(rng: np.random.Generator) -> np.ndarray:
 
 
 def _blotches(rng: np.random.Generator) -> np.ndarray:
-    """Stone, foliage, things out of focus: three colours in clouds of every scale, more or less sharply parted."""
+    """Stone, foliage, things out of focus: three colours in clouds of every scale, sharply parted or not."""
     field = np.empty((FIELD, FIELD, 3), np.float32)
     field[:] = _color(rng)
     for _ in range(2):

@@ -35,7 +35,7 @@ def texture(size: int, rng: np.random.Generator) -> np.ndarray:
 @lru_cache(maxsize=POOL)
 def _surface(index: int) -> np.ndarray:
     """One of the pool, uint8 (FIELD, FIELD, 3)."""
-    return SURFACES[index % len(SURFACES)](np.random.default_rng((83, index)))
+    return np.asarray(SURFACES[index % len(SURFACES)](np.random.default_rng((83, index))))
 
 
 def _clouds(size: int, cells: int, rng: np.random.Generator) -> np.ndarray:

@@ -47,7 +47,7 @@ def _clouds(size: int, cells: int, rng: np.random.Generator) -> np.ndarray:
 def _color(rng: np.random.Generator) -> np.ndarray:
     """Grey-ish mostly, as most things are."""
     grey = rng.uniform(0, 255)
-    return np.clip(grey + rng.normal(0, 1, 3) * rng.choice([4, 25, 90]), 0, 255)
+    return np.asarray(np.clip(grey + rng.normal(0, 1, 3) * rng.choice([4, 25, 90]), 0, 255))
 
 
 def _tiles(rng: np.random.Generator) -> np.ndarray:

@@ -29,7 +29,7 @@ from faceavatar_export.toon.train_unet import Model
 from faceavatar_export.toon.training import Average, load_checkpoint
 from faceavatar_export.verify import relative_error
 
-VERSION = "0.2.1"
+VERSION = "0.2.2"
 DESCRIPTION = "Small model trained on drawn avatars: vector, storybook, ink, pixel, voxel and line art"
 TOLERANCE = 1e-4
 INT8_TOLERANCE = 0.03

@@ -64,9 +64,11 @@ def estimate_foreground(image: Bytes, alpha: Floats) -> Bytes:
         colors = _solved(np.asarray(small, np.uint8), np.asarray(less, np.float32))
         found = _sharpened(image, alpha, band, colors)
     codes = np.rint(found * 255).astype(np.uint8)
-    result = np.where((alpha >= 1)[..., None], image, np.rint(codes.mean(axis=0)).astype(np.uint8))
+    result = np.empty_like(image)
+    result[:] = np.rint(codes.mean(axis=0)).astype(np.uint8)
+    cv2.copyTo(image, (alpha >= 1).view(np.uint8), result)
     result[band] = codes
-    return np.asarray(result, np.uint8)
+    return result
 
 
 def _solved(image: Bytes, alpha: Floats) -> Floats:

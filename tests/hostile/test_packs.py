@@ -401,7 +401,7 @@ def test_an_engine_for_another_device_version_or_graph_is_refused_by_name_and_ma
     (folder / "engines" / "engines.json").write_text(json.dumps(content))
     refused = refusal(folder, EngineStale)
     assert words in refused
-    assert "faceavatar compile tiny --provider cpu" in refused
+    assert f"faceavatar compile {folder} --provider cpu" in refused
     assert "unet.onnx" not in [path.name for path in no_session]
     AvatarEngine.load(folder, provider="cpu", engines="ignore")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 from collections.abc import Callable
@@ -13,13 +14,21 @@ import pytest
 import tiny_pack
 
 from faceavatar import AvatarEngine, AvatarRequest, AvatarResult
-from faceavatar.backends import Platform
+from faceavatar.backends import Platform, open_session
 from faceavatar.buckets import PictureShape, bucket_of, parse_shapes
 from faceavatar.compiling import compile_pack
 from faceavatar.engines import Engine, Engines, differences
-from faceavatar.errors import EngineStale, HashMismatch, InvalidRequest, PackInvalid, ProviderUnavailable
+from faceavatar.errors import (
+    EngineStale,
+    FaceAvatarError,
+    HashMismatch,
+    InvalidRequest,
+    PackInvalid,
+    ProviderUnavailable,
+)
 from faceavatar.opening import Opening, engine_problems, here
 from faceavatar.pack import Pack
+from faceavatar.parity import sample_feeds
 
 HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
 WAYS = [
@@ -258,3 +267,61 @@ def test_a_bucket_holds_what_the_engine_feeds(tiny_sd: Path) -> None:
 def test_what_compiles_nothing_says_so(tiny: Path) -> None:
     with pytest.raises(ProviderUnavailable):
         compile_pack(opening(tiny, "cpu", "bf16"))
+
+
+@pytest.mark.skipif(not HAS_OPENVINO, reason="no openvino")
+def test_a_shape_that_was_asked_for_has_a_blob_of_its_own_and_others_still_run(tmp_path: Path) -> None:
+    folder = tiny_pack.build(tmp_path / "tiny", tiny_pack.SD_LIKE)
+    plain = open_session(folder / "unet.onnx", "openvino", 1)
+    made = compile_pack(opening(folder, "openvino"), parse_shapes("256x320x1,512x512x2"))
+    unet = next(engine for engine in made.engines if engine.role == "unet")
+    assert {engine.shapes for engine in made.engines} == {("256x320x1", "512x512x2")}
+    assert [file.file.partition("-openvino-")[2][14:] for file in unet.files] == [
+        "json",
+        "blob",
+        "2x4x40x32.blob",
+        "4x4x64x64.blob",
+    ]
+    session = Opening.of(Pack.load(folder), "openvino", 1).open("unet")
+    assert session.inputs == plain.inputs
+    for shape in ("256x320x1", "512x512x2", "384x256x3"):
+        feeds = sample_feeds(Pack.load(folder), "unet", parse_shapes(shape)[0])
+        got, want = session.run(feeds)["noise_pred"], plain.run(feeds)["noise_pred"]
+        np.testing.assert_allclose(got, want, atol=2e-5)
+    with pytest.raises(FaceAvatarError, match=r"unet\.onnx failed on openvino: face_tokens: got"):
+        session.run(feeds | {"face_tokens": np.zeros((6, 4, 99), np.float32)})
+
+
+@pytest.mark.skipif(not HAS_OPENVINO, reason="no openvino")
+@pytest.mark.parametrize("damaged", ["json", "blob"])
+def test_an_engine_that_openvino_cannot_read_is_stale(tmp_path: Path, damaged: str) -> None:
+    folder = tiny_pack.build(tmp_path / "tiny")
+    compile_pack(opening(folder, "openvino"))
+    for path in (folder / "engines").glob(f"*.{damaged}"):
+        path.write_bytes(b"something else" if path.name != "engines.json" else path.read_bytes())
+
+    def vouch(content: dict[str, Any]) -> None:
+        for file in (file for engine in content["engines"] for file in engine["files"]):
+            data = (folder / "engines" / file["file"]).read_bytes()
+            file.update(size=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+    change_list(folder, vouch)
+    with pytest.raises(EngineStale, match=r"compile it again: faceavatar compile PACK --provider openvino"):
+        AvatarEngine.load(folder, "openvino", 1)
+
+
+@pytest.mark.skipif(not HAS_OPENVINO, reason="no openvino")
+def test_the_command_to_compile_again_is_the_one_that_was_given(tmp_path: Path) -> None:
+    folder = tiny_pack.build(tmp_path / "tiny")
+    asked = {"unet": "fp32", "matting": "fp32"}
+    compile_pack(opening(folder, "openvino", asked), parse_shapes("512x512x1..2"), tmp_path / "here")
+    listed = tmp_path / "here" / "engines.json"
+    listed.write_text(
+        listed.read_text()
+        .replace('"openvino":"', '"openvino":"0.')
+        .replace('"openvino": "', '"openvino": "0.')
+    )
+    command = f"faceavatar compile {folder} --provider openvino --precision unet=fp32,matting=fp32"
+    command += f" --shapes 512x512x1..2 --into {tmp_path / 'here'}"
+    with pytest.raises(EngineStale, match=command):
+        AvatarEngine.load(folder, "openvino", 1, engines=tmp_path / "here")

@@ -17,7 +17,12 @@ from faceavatar.sizes import drawing_size
 _SHAPE = re.compile(r"(\d+)x(\d+)x(\d+)(?:\.\.(\d+))?")
 SMALLEST, LARGEST, MOST_PICTURES = 64, 2048, 16
 LONGEST_PROMPT = 4  # windows of tokens; most prompts have one
-ONE_AT_A_TIME = frozenset({"vae_decoder", "vae_encoder", "face_encoder", "face_projection", "image_encoder"})
+ONE_AT_A_TIME = frozenset(
+    {
+        *("text_encoder", "text_encoder_2", "vae_decoder", "vae_encoder"),
+        *("face_encoder", "face_projection", "image_encoder"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,9 @@ def _parse(part: str) -> PictureShape:
 def bucket_of(manifest: Manifest, role: str, shape: PictureShape) -> Bucket:
     """What a role's graph is fed while pictures of this shape are drawn.
 
-    A UNet's least batch is the conditional half alone, its usual and greatest are both halves. A pack draws
-    some sizes only (manifest.sizes), so the shape is brought to the one that it draws.
+    A UNet's least batch is the conditional half alone, its greatest both halves; the usual one is what the
+    pack's own guidance takes. A pack draws some sizes only (manifest.sizes), so the shape is brought to the
+    one that it draws.
     Raises InvalidRequest for a graph with a side that the engine does not know.
     """
     matting = manifest.matting if role == "matting" else None
@@ -70,10 +76,16 @@ def bucket_of(manifest: Manifest, role: str, shape: PictureShape) -> Bucket:
     else:
         feeds = [
             _Feed(manifest, size, shape.least, 1, 1),
-            _Feed(manifest, size, shape.least, most, 1),
+            _Feed(manifest, size, shape.least, most if _guided(manifest) else 1, 1),
             _Feed(manifest, size, shape.most, most, LONGEST_PROMPT),
         ]
     return Bucket(str(shape), *(feed.dimensions(manifest.graphs[role]) for feed in feeds))
+
+
+def _guided(manifest: Manifest) -> bool:
+    """Whether the pack draws with both halves of guidance unless it is told otherwise."""
+    defaults = manifest.defaults
+    return defaults.guidance_scale not in {1.0, defaults.built_in_guidance}
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,13 @@ from faceavatar.backends import Platform, Session, compile_graph, open_engine
 from faceavatar.buckets import PictureShape, bucket_of
 from faceavatar.engines import FOLDER, Engine, EngineFile, Engines
 from faceavatar.errors import EngineStale, PackInvalid
-from faceavatar.opening import Opening, here, roles_for
+from faceavatar.opening import CPU_PROVIDERS, Asked, Opening, here, roles_for
 from faceavatar.pack import Pack, stored_precision
 from faceavatar.parity import GraphError, graph_errors
 from faceavatar.stamps import sha256
 
+# Those that a fixed shape makes faster on a processor; the others are small, or have one shape.
+SHAPED_ROLES = frozenset({"unet", "vae_decoder"})
 Say = Callable[[str], object]
 
 
@@ -49,12 +51,13 @@ def compile_pack(
     """
     folder = (opening.pack.folder / FOLDER if into is None else into.expanduser()).absolute()
     made, errors, platform = [], [], here(opening.provider)
-    known = _existing(folder, opening.pack)
+    known, asked = _existing(folder, opening.pack), tuple(str(shape) for shape in shapes)
     with _workshop(folder) as bench:
         for role in roles_for(opening.pack, opening.provider):
             say(f"compiling {role}")
-            engine = _compile(opening, role, shapes, bench, platform)
-            (error,) = graph_errors(opening, (role,), partial(_open, opening, engine, bench))
+            wanted = shapes if opening.provider not in CPU_PROVIDERS or role in SHAPED_ROLES else ()
+            engine = _compile(opening, role, wanted, bench, platform, asked)
+            (error,) = graph_errors(opening, (role,), partial(_open, opening, engine, bench), wanted)
             if error.problem is not None:
                 raise PackInvalid(f"{opening.pack.name}: {error.problem}; nothing was written")
             say(f"{role}: {error.precision}, {error.error:.1e} away from fp32")
@@ -70,7 +73,12 @@ def compile_pack(
 
 
 def _compile(
-    opening: Opening, role: str, shapes: Sequence[PictureShape], bench: Path, platform: Platform
+    opening: Opening,
+    role: str,
+    shapes: Sequence[PictureShape],
+    bench: Path,
+    platform: Platform,
+    asked: tuple[str, ...],
 ) -> Engine:
     pack, provider = opening.pack, opening.provider
     stored = stored_precision(pack.graph(role))
@@ -86,7 +94,8 @@ def _compile(
         role=role,
         provider=provider,
         precision=computed,
-        shapes=tuple(str(shape) for shape in shapes),
+        asked=_typed(opening.precision),
+        shapes=asked,
         files=tuple(
             EngineFile(file=path.name, sha256=sha256(path), size=path.stat().st_size) for path in files
         ),
@@ -103,6 +112,13 @@ def _open(opening: Opening, engine: Engine, bench: Path, role: str) -> Session:
     precision = opening.precision_of(role) or stored_precision(pack.graph(role))
     files = [bench / entry.file for entry in engine.files]
     return pack.held(role, open_engine(files, path, opening.provider, opening.threads, precision))
+
+
+def _typed(precision: Asked) -> str | None:
+    """A precision as it is typed on a command line."""
+    if precision is None or isinstance(precision, str):
+        return precision
+    return ",".join(f"{role}={name}" for role, name in precision.items())
 
 
 def _existing(folder: Path, pack: Pack) -> Engines:

@@ -38,13 +38,15 @@ class EngineFile(Part):
 class Engine(Part):
     """One entry of engines.json.
 
-    graph: the files that it was made of, by name, and their sha256. shapes: the buckets it was compiled for,
-    as they were asked for; none where it takes any. versions: faceavatar's and those of the libraries.
+    graph: the files that it was made of, by name, and their sha256. asked: the precision that was asked for
+    the pack, as on a command line. shapes: the pictures that it was asked for; none where any. versions:
+    faceavatar's and those of the libraries.
     """
 
     role: str
     provider: str
     precision: str
+    asked: str | None = None
     shapes: Annotated[tuple[str, ...], Field(strict=False)] = ()
     files: Annotated[tuple[EngineFile, ...], Field(strict=False, min_length=1)]
     graph: dict[str, Digest]
@@ -120,7 +122,7 @@ class Engines:
         worst, best = min(found, key=lambda pair: len(pair[0]))
         if not worst:
             return best
-        again = compile_again(self.found, provider, precision, best.shapes, self.folder)
+        again = compile_again(self.found, provider, best.asked, best.shapes, self.folder)
         raise EngineStale(
             f"{self.pack}: the {provider} engine of {role} in {self.folder} does not fit: "
             f'{"; ".join(worst)}; {again}, or run the plain graph with engines="ignore"'
@@ -141,7 +143,7 @@ class Engines:
         self, engine: Engine, digest: Callable[[Path], str] | None = sha256
     ) -> Iterator[PackInvalid]:
         """What is wrong with an engine's files; digest: how they are hashed, None for their sizes alone."""
-        again = compile_again(self.found, engine.provider, engine.precision, engine.shapes, self.folder)
+        again = compile_again(self.found, engine.provider, engine.asked, engine.shapes, self.folder)
         for entry in engine.files:
             path = self.folder / entry.file
             if not path.resolve().is_relative_to(self.folder):
@@ -196,7 +198,7 @@ def compile_again(
     """The command that makes engines anew, in words."""
     command = f"faceavatar compile {pack}"
     command += f" --provider {provider}" if provider else " --provider PROVIDER"
-    command += f" --precision {precision}" if precision and precision != "fp32" else ""
+    command += f" --precision {precision}" if precision else ""
     command += f" --shapes {','.join(shapes)}" if shapes else ""
     inside = folder is None or folder.name == FOLDER
     return f"compile it again ({command}{'' if inside else f' --into {folder}'})"

@@ -7,7 +7,7 @@ meant to be bf16 and agrees to the sixth digit was float32 in silence. Knows no 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,8 @@ from faceavatar.text import open_tokenizer, windows_of
 TOLERANCES: Mapping[Precision, float] = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 2e-2}
 # Half the rounding of one multiplication: nothing that really computes so comes closer.
 LEAST_ERRORS: Mapping[Precision, float] = {"fp32": 0.0, "bf16": 2e-4, "fp16": 2e-5}
-SAMPLE = PictureShape(256, 256, 1, 1)  # packs with native sizes take theirs
+# Packs with native sizes take theirs. Two pictures: an engine fixed to one is run at its own shape besides.
+SAMPLE = PictureShape(256, 256, 2, 2)
 PROMPT = "storybook illustration of a laughing woman, teal background"
 SEED = 20
 Feeds = dict[str, NDArray[Any]]
@@ -56,18 +57,22 @@ class GraphError:
 
 
 def graph_errors(
-    opening: Opening, roles: tuple[str, ...] | None = None, opened: Callable[[str], Session] | None = None
+    opening: Opening,
+    roles: tuple[str, ...] | None = None,
+    opened: Callable[[str], Session] | None = None,
+    shapes: Sequence[PictureShape] = (),
 ) -> Iterator[GraphError]:
     """The error of every graph of a pack as it is opened, to its float32, one graph in memory at a time.
 
-    opened: opens a role otherwise than `opening.open`. Raises what opening a graph and running it raise.
+    opened: opens a role otherwise than `opening.open`. shapes: at which it is run besides SAMPLE; the largest
+    error counts. Raises what opening a graph and running it raise.
     """
     pack, allowed = opening.pack, tolerances(opening.pack)
     for role in roles or roles_for(pack, opening.provider):
-        feeds = sample_feeds(pack, role)
-        expected = _reference(pack, role, opening.threads).run(feeds)
+        feeds = [sample_feeds(pack, role, shape) for shape in (SAMPLE, *shapes)]
+        expected = _runs(_reference(pack, role, opening.threads), feeds)
         session = (opened or opening.open)(role)
-        error = relative_error(session.run(feeds), expected)
+        error = max(map(relative_error, _runs(session, feeds), expected))
         lowered = session.precision != "fp32" and stored_precision(pack.graph(role)) != session.precision
         least = LEAST_ERRORS[session.precision] if lowered else 0.0
         yield GraphError(role, session.precision, error, allowed[session.precision], least)
@@ -94,10 +99,10 @@ def relative_error(got: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArr
     return worst
 
 
-def sample_feeds(pack: Pack, role: str) -> Feeds:
-    """Inputs of a role as they come in a request for one picture: the same at every call."""
+def sample_feeds(pack: Pack, role: str, shape: PictureShape) -> Feeds:
+    """Inputs of a role as they come in a request for such pictures: the same at every call."""
     manifest, random = pack.manifest, np.random.default_rng(SEED)
-    shapes = bucket_of(manifest, role, SAMPLE).usual
+    shapes = bucket_of(manifest, role, shape).usual
     feeds: Feeds = {}
     for name, tensor in manifest.graphs[role].inputs.items():
         if name == "input_ids":
@@ -105,6 +110,10 @@ def sample_feeds(pack: Pack, role: str) -> Feeds:
         else:
             feeds[name] = _sample(manifest, name, shapes[name], random).astype(tensor.dtype)
     return feeds
+
+
+def _runs(session: Session, feeds: Sequence[Feeds]) -> list[Feeds]:
+    return [session.run(one) for one in feeds]
 
 
 def _sample(

@@ -24,6 +24,7 @@ from faceavatar import AvatarEngine
 from faceavatar.backends import resolve_provider
 from faceavatar.errors import InvalidRequest, PackInvalid
 from faceavatar.manifest import Recogniser
+from faceavatar.parity import TOLERANCES
 from faceavatar_export.diffusion.checkpoint import (
     Checkpoint,
     find_source,
@@ -36,6 +37,7 @@ from faceavatar_export.diffusion.options import Options
 from faceavatar_export.diffusion.pack_of import CROPS, PACKAGES, write_pack
 from faceavatar_export.diffusion.proof import (
     FUSED_PROVIDER,
+    GRAPH_BOUNDS,
     Case,
     Face,
     compare,
@@ -238,6 +240,7 @@ def prove(
         "machine": f"{platform.machine()}, {platform.system()}",
         "versions": {name: version(name) for name in PACKAGES},
         "graphs": graphs,
+        "tolerances": {name: GRAPH_BOUNDS[name] for name in TOLERANCES},
         "pipeline": rows,
         **({} if seen is None else {"faces": seen}),
         "misses": [*misses(options.precision, graphs, rows), *(seen["misses"] if seen else [])],

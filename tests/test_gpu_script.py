@@ -75,17 +75,17 @@ def test_a_stage_that_fails_is_told_with_its_error_and_the_others_go_on(tmp_path
     assert "Traceback" in failed["trace"]
     assert failed["error"] in (tmp_path / "report.md").read_text()
     before = (tmp_path / "stages" / "machine.json").stat().st_mtime_ns
-    run(tmp_path, "--only", "parity sd15", "--only", "machine", "--again", "failed")
+    code, told, _ = run(tmp_path, "--only", "machine", "--again", "failed")
+    assert (code, told) == (0, {"done": 1, "failed": [], "left": []})
     assert (tmp_path / "stages" / "machine.json").stat().st_mtime_ns == before
 
 
 def test_a_stage_that_time_cuts_off_is_left_for_the_next_call(tmp_path: Path) -> None:
-    code, told, words = run(tmp_path, "--only", "weights sd15", "--seconds", "0.2")
+    code, told, _ = run(tmp_path, "--only", "machine", "--seconds", "0.8")
     assert code == 1
-    assert told["left"] == ["weights sd15"]
-    assert "cut off" in words
-    assert not (tmp_path / "stages" / "weights-sd15.json").exists()
-    assert run(tmp_path, "--only", "weights sd15")[:2] == (0, {"done": 1, "failed": [], "left": []})
+    assert told["left"] == ["machine"]
+    assert not (tmp_path / "stages" / "machine.json").exists()
+    assert run(tmp_path, "--only", "machine")[:2] == (0, {"done": 1, "failed": [], "left": []})
 
 
 def test_ratios_are_against_the_fastest_compiled_peer_and_the_table_names_who_could_not_run() -> None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # stages are named without it
+    import torch
 
 CONTEXT_TOKENS, TIME_IDS = 77, 6
 BATCHES = (1, 4, 8)
@@ -104,6 +106,7 @@ class Model:
 
     def save_weights(self) -> dict[str, Any]:
         """Draw the weights and save them in half precision. Gives their number."""
+        import torch
         from diffusers import UNet2DConditionModel
 
         torch.manual_seed(0)
@@ -120,6 +123,7 @@ class Model:
 
     def flops(self, rows: int) -> float:
         """Floating-point operations of one forward of `rows` latents, as torch counts them; runs nothing."""
+        import torch
         from diffusers import UNet2DConditionModel
         from torch.utils.flop_counter import FlopCounterMode
 
@@ -166,6 +170,8 @@ class Model:
 
 def call(unet: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """One forward of diffusers' UNet on the inputs that a pack's graph has."""
+    import torch
+
     added = {name: inputs[name] for name in ("text_embeds", "time_ids") if name in inputs}
     (predicted,) = unet(
         *(inputs["sample"], inputs["timestep"], inputs["encoder_hidden_states"]),
@@ -177,6 +183,8 @@ def call(unet: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def export(model: Model) -> dict[str, Any]:
     """The UNet's graph in half precision, its step graph, and both with ONNX Runtime's attention."""
+    import torch
+
     from faceavatar_export.diffusion.modules import SdUNet
     from faceavatar_export.fuse import write_fused
     from faceavatar_export.graphs import export_graph

@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parse(arguments)
     out: Path = given.out.resolve()
     (out / "stages").mkdir(parents=True, exist_ok=True)
+    sys.path[:0] = [path for room in _ROOMS if (path := str(ROOT / room)) not in sys.path]
     if given.stage:
         return _run_here(out, given.dry_run, given.stage)
     return _run_all(out, given)
@@ -61,7 +62,7 @@ def _run_all(out: Path, given: argparse.Namespace) -> int:
             _path(out, name).unlink()
             del found[name]
     left = []
-    for name in _names(out, given.dry_run, environment):
+    for name in _names(out, given.dry_run):
         if name in found or (given.only and not name.startswith(tuple(given.only))):
             continue
         seconds = min(_STAGE_LIMIT, deadline - time.monotonic())
@@ -110,21 +111,13 @@ def _run_here(out: Path, dry: bool, name: str) -> int:
     return 0 if record["ok"] else 1
 
 
-def _names(out: Path, dry: bool, environment: dict[str, str]) -> list[str]:
-    """Asked of a child: only there are the installed wheels importable."""
-    code = (
-        "import json, pathlib; from gpu.stages import Bench, plan; "
-        f"print(json.dumps(list(plan(Bench(pathlib.Path({str(out)!r}), {dry!r}, {{}})))))"
-    )
-    asked = subprocess.run(
-        [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
-    )
-    names: list[str] = json.loads(asked.stdout.splitlines()[-1])
-    return names
+def _names(out: Path, dry: bool) -> list[str]:
+    from gpu.stages import Bench, plan
+
+    return list(plan(Bench(out, dry, {})))
 
 
 def _write_report(out: Path) -> None:
-    sys.path[:0] = [path for path in [str(ROOT / "benchmarks")] if path not in sys.path]
     from gpu.report import table
 
     found = _found(out)

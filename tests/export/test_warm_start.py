@@ -15,7 +15,7 @@ from faceavatar.pack import EMBEDDED
 from faceavatar_export import graphs
 from faceavatar_export.toon import warm_start
 from faceavatar_export.toon.autoencoder import Decoder
-from faceavatar_export.toon.matting_net import CoarseAlpha, MattingNet
+from faceavatar_export.toon.matting_net import SIZE, CoarseAlpha, CoarseNet, MattingNet
 from faceavatar_export.toon.text_encoder import BOS, EOS, WINDOW, TextEncoder
 from faceavatar_export.toon.train_unet import Model
 from faceavatar_export.verify import relative_error
@@ -107,8 +107,19 @@ def test_the_decoder_and_the_matting_net_agree_with_their_graphs() -> None:
     latents = torch.randn(1, 64, 2, 3, generator=generator)
     assert relative_error(decoder, PACK / "vae_decoder.onnx", {"latents": latents}) < 1e-4
     warm_start.load_matting(PACK, matting)
-    image = torch.rand(2, 3, 128, 128, generator=generator) * 2 - 1
-    assert relative_error(CoarseAlpha(matting.coarse), PACK / "matting.onnx", {"image": image}) < 1e-4
+    image = torch.rand(2, 3, SIZE, SIZE, generator=generator) * 2 - 1
+    assert relative_error(matting, PACK / "matting.onnx", {"image": image}) < 1e-4
+
+
+def test_of_a_pack_with_the_coarse_half_alone_that_half_is_read(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    half, again = CoarseAlpha(CoarseNet()), MattingNet()
+    image = torch.rand(2, 3, 128, 128) * 2 - 1
+    batch = {0: "batch"}
+    path = tmp_path / "matting.onnx"
+    graphs.export_graph(half, {"image": image}, ["alpha"], {"image": batch}, path, {"alpha": batch})
+    warm_start.load_matting(tmp_path, again)
+    assert relative_error(CoarseAlpha(again.coarse), path, {"image": image}) < 1e-4
 
 
 def test_matrices_without_names_come_back_in_the_order_of_the_run(twins: tuple[Twins, Path]) -> None:

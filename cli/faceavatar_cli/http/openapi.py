@@ -45,6 +45,7 @@ _WORDS = {
     429: "Too much at once; Retry-After says when to come again",
     500: "A fault of the server",
     503: "Not now; Retry-After says when to come again",
+    504: "The server's time limit for a run passed",
 }
 GET_IMAGE_BODY = {
     "required": True,

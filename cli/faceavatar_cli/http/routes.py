@@ -42,7 +42,7 @@ def base_url_of(request: Request, service: Service) -> str:
 @router.post(
     "/getImageToImage",
     response_model=Answer,
-    responses=errors(400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 500, 503),
+    responses=errors(400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 500, 503, 504),
     openapi_extra={"requestBody": IMAGE_TO_IMAGE_BODY},
     tags=["contract"],
 )

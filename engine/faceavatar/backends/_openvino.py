@@ -25,6 +25,7 @@ class OpenVinoSession:
 
     def __init__(self, opened: Callable[[], Opened], file: str, precision: Precision) -> None:
         """opened: compiles or imports the model, again after a run that failed. file: the graph's name."""
+        self._request = self._model = self._kept = None  # let go in this order: weights may be mapped
         self._opened, self._file = opened, file
         self.warnings: tuple[str, ...] = ()
         self._model, names, self._kept = opened()

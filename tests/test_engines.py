@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -325,3 +328,13 @@ def test_the_command_to_compile_again_is_the_one_that_was_given(tmp_path: Path) 
     command += f" --shapes 512x512x1..2 --into {tmp_path / 'here'}"
     with pytest.raises(EngineStale, match=command):
         AvatarEngine.load(folder, "openvino", 1, engines=tmp_path / "here")
+
+
+def test_what_a_killed_compilation_left_goes_with_the_next_one(tiny: Path, tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for number in (ended.pid, os.getpid()):
+        (tmp_path / f".compiling-{number}-x").mkdir()
+    compile_pack(opening(tiny), into=tmp_path)
+    left = [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert left == [f".compiling-{os.getpid()}-x"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from faceavatar.stamps import sha256
 
 # Those that a fixed shape makes faster on a processor; the others are small, or have one shape.
 SHAPED_ROLES = frozenset({"unet", "vae_decoder"})
+_BENCH = ".compiling-"
 Say = Callable[[str], object]
 
 
@@ -132,10 +134,16 @@ def _existing(folder: Path, pack: Pack) -> Engines:
 
 @contextmanager
 def _workshop(folder: Path) -> Iterator[Path]:
-    """A folder inside the folder, gone at the end: what is finished is moved out of it."""
+    """A folder inside the folder, gone at the end: what is finished is moved out of it.
+
+    One that a compilation left, whose process was killed, goes too: it may hold gigabytes.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        bench = Path(tempfile.mkdtemp(prefix=".compiling-", dir=folder))
+        for left in folder.glob(f"{_BENCH}*"):
+            if not _lives(left.name.removeprefix(_BENCH).partition("-")[0]):
+                shutil.rmtree(left, ignore_errors=True)
+        bench = Path(tempfile.mkdtemp(prefix=f"{_BENCH}{os.getpid()}-", dir=folder))
     except OSError as error:
         raise PackInvalid(
             f"{folder}: cannot be written ({error.strerror}); choose another with --into"
@@ -144,6 +152,19 @@ def _workshop(folder: Path) -> Iterator[Path]:
         yield bench
     finally:
         shutil.rmtree(bench, ignore_errors=True)
+
+
+def _lives(number: str) -> bool:
+    """Whether a process of this number is there, as far as this one may know."""
+    if sys.platform == "win32":
+        return True  # there signal 0 is Ctrl-C
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, ValueError):
+        return True
+    return True
 
 
 def _sweep(before: Engines, now: Engines) -> None:

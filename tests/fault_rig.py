@@ -16,7 +16,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -222,8 +222,13 @@ def answers_again(url: str, seconds: float) -> float:
     """Seconds until the server is well, draws at once, and draws what is queued; fails beyond a bound."""
     began = time.monotonic()
     with AvatarClient(url, timeout=seconds, patience=ONCE) as client:
-        at_once: Callable[[], Avatars] = lambda: client.generate(JPEG, num_inference_steps=1)  # noqa: E731
-        queued: Callable[[], Avatars] = lambda: client.wait(client.submit(JPEG, num_inference_steps=1))  # noqa: E731
+
+        def at_once() -> Avatars:
+            return client.generate(JPEG, num_inference_steps=1)
+
+        def queued() -> Avatars:
+            return client.wait(client.submit(JPEG, num_inference_steps=1))
+
         for draw in (at_once, queued):
             while True:
                 try:

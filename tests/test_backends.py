@@ -28,7 +28,9 @@ HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
 HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 PROVIDERS = [
     "cpu",
-    pytest.param("openvino", marks=pytest.mark.skipif(not HAS_OPENVINO, reason="no openvino")),
+    pytest.param(
+        "openvino", marks=pytest.mark.skipif(not HAS_OPENVINO, reason="faceavatar[openvino] is not installed")
+    ),
 ]
 
 
@@ -128,7 +130,7 @@ def test_a_provider_that_gives_way_to_another_in_silence_is_refused(tiny: Path) 
         OnnxRuntimeSession(tiny / "unet.onnx", "cuda", "CUDAExecutionProvider", {}, 1)
 
 
-needs_openvino = pytest.mark.skipif(not HAS_OPENVINO, reason="no openvino")
+needs_openvino = pytest.mark.skipif(not HAS_OPENVINO, reason="faceavatar[openvino] is not installed")
 
 
 def has_bf16() -> bool:

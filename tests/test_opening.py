@@ -23,7 +23,7 @@ from faceavatar.parity import GraphError, graph_errors, tolerances
 from faceavatar.stamps import sha256, stamped_sha256
 
 HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
-needs_openvino = pytest.mark.skipif(not HAS_OPENVINO, reason="no openvino")
+needs_openvino = pytest.mark.skipif(not HAS_OPENVINO, reason="faceavatar[openvino] is not installed")
 PHOTO = tiny_pack.photo("astronaut")
 OLD = 1_000_000_000 * 10**9  # a time long past, in ns
 

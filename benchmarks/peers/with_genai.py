@@ -25,7 +25,7 @@ class Drawn:
     picture: Any
 
 
-class Given(openvino_genai.Generator):  # type: ignore[misc]
+class Given(openvino_genai.Generator):  # type: ignore[misc]  # untyped, in a venv of its own
     """A generator that hands out noise which was drawn elsewhere."""
 
     def __init__(self, noise: Any) -> None:

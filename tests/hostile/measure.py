@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from faceavatar.errors import FaceAvatarError
 from faceavatar.identity import open_reference
 
@@ -49,10 +51,11 @@ def came(name: str) -> dict[str, Any]:
         picture = open_reference(name)
     except FaceAvatarError as error:
         return {"comes": "refused", "code": error.code, "words": str(error)}
-    height, width = picture.shape[:2]  # type: ignore[union-attr]
+    assert isinstance(picture, np.ndarray), "no identity file is among them"
+    height, width = picture.shape[:2]
     places = [(y * height // 4, x * width // 4) for y in (1, 3) for x in (1, 3)]
-    colors = [picture[place].tolist() for place in places]  # type: ignore[index]
-    return {"comes": "picture", "size": [width, height], "colors": colors, "dtype": str(picture.dtype)}  # type: ignore[union-attr]
+    colors = [picture[place].tolist() for place in places]
+    return {"comes": "picture", "size": [width, height], "colors": colors, "dtype": str(picture.dtype)}
 
 
 def held(what: str) -> int:

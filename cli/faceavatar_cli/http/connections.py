@@ -21,7 +21,7 @@ class TimedHeads(H11Protocol):
     head_seconds = HEAD_SECONDS
     _clock: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
         """The first head is awaited from now on."""
         super().connection_made(transport)
         self._await_head()

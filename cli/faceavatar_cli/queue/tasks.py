@@ -45,7 +45,10 @@ def run_worker(settings: QueueSettings, engines: Engines, photos: Photos, pool: 
     app = make_app(settings)
     records, store = open_records(app, settings), open_store(settings.outputs)
     lease, most = settings.lease_seconds, settings.task_seconds
-    stopping = lambda: state.should_stop is not None or state.should_terminate is not None  # noqa: E731
+
+    def stopping() -> bool:
+        return state.should_stop is not None or state.should_terminate is not None
+
     register(app, Worker(records, store, engines, lease, most, photos, stopping))
     name = f"{os.getpid()}@{socket.gethostname()}"
     sweeper = Sweeper(records, Bell(app, settings), store, name)

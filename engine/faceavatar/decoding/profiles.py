@@ -12,6 +12,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageCms import ImageCmsTransform
 
 _LONGEST = 8 * 2**20  # bytes; a printing profile has two million, a camera's some hundreds
 _SPACES = {"RGB": "RGB ", "RGBA": "RGB ", "CMYK": "CMYK", "L": "GRAY", "LAB": "Lab "}
@@ -25,12 +26,11 @@ def to_srgb(image: Image, profile: bytes | None) -> Image:
     if image.mode != "LAB" and (not profile or len(profile) > _LONGEST):
         return image
     try:
-        source = (
-            ImageCms.createProfile("LAB")
-            if image.mode == "LAB"
-            else ImageCms.ImageCmsProfile(io.BytesIO(profile or b""))
-        )
-        space = "Lab " if image.mode == "LAB" else source.profile.xcolor_space  # type: ignore[union-attr]
+        if image.mode == "LAB":
+            source, space = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")), "Lab "
+        else:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile or b""))
+            space = source.profile.xcolor_space
         if space != _SPACES.get(image.mode):
             return image
         target = "RGBA" if image.mode == "RGBA" else "RGB"
@@ -51,13 +51,13 @@ def to_srgb(image: Image, profile: bytes | None) -> Image:
     return image if changed is None else changed
 
 
-def _changes_nothing(transform: object, mode: str) -> bool:
+def _changes_nothing(transform: ImageCmsTransform, mode: str) -> bool:
     """Whether a transform leaves 17 x 17 x 17 colours of the cube where they are."""
     from PIL import Image, ImageCms
 
     steps = np.linspace(0, 255, 17).astype(np.uint8)
     cube = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(17, -1, 3)
     probe = Image.fromarray(cube).convert(mode)
-    changed = ImageCms.applyTransform(probe, transform)  # type: ignore[arg-type]
+    changed = ImageCms.applyTransform(probe, transform)
     differences = np.asarray(changed, np.int16) - np.asarray(probe, np.int16)
     return bool(np.abs(differences).max() <= _SAME)

@@ -347,13 +347,14 @@ def test_a_question_is_asked_again_until_patience_ends(url: str) -> None:
 
 
 class Cut(httpx2.SyncByteStream):
-    """A body that breaks off after its first piece."""
+    """A body that breaks off amid its first piece: no event of it is whole, so none can be the last one."""
 
     def __init__(self, whole: Any) -> None:
         self._whole = whole
 
     def __iter__(self) -> Iterator[bytes]:
-        yield next(iter(self._whole))
+        piece = next(iter(self._whole))
+        yield piece[: len(piece) // 2 if piece.count(b"\n\n") == 1 else piece.index(b"\n\n") // 2]
         raise httpx2.ReadError("the line broke")
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ import tiny_pack
 
 from faceavatar import AvatarEngine, AvatarRequest, AvatarResult
 from faceavatar.backends import Platform, open_session
+from faceavatar.backends._openvino_engine import EngineSession
 from faceavatar.buckets import PictureShape, bucket_of, parse_shapes
 from faceavatar.compiling import compile_pack
 from faceavatar.engines import Engine, Engines, differences
@@ -290,11 +291,15 @@ def test_a_shape_that_was_asked_for_has_a_blob_of_its_own_and_others_still_run(t
         "4x4x64x64.blob",
     ]
     session = Opening.of(Pack.load(folder), "openvino", 1).open("unet")
+    assert isinstance(session, EngineSession)
     assert session.inputs == plain.inputs
+    assert session.precision == plain.precision
+    assert session._open == {}  # whichever comes first
     for shape in ("256x320x1", "512x512x2", "384x256x3"):
         feeds = sample_feeds(Pack.load(folder), "unet", parse_shapes(shape)[0])
         got, want = session.run(feeds)["noise_pred"], plain.run(feeds)["noise_pred"]
         np.testing.assert_allclose(got, want, atol=2e-5)
+    assert [blob.name for blob in session._open] == [file.file for file in (*unet.files[2:], unet.files[1])]
     with pytest.raises(FaceAvatarError, match=r"unet\.onnx failed on openvino: face_tokens: got"):
         session.run(feeds | {"face_tokens": np.zeros((6, 4, 99), np.float32)})
 

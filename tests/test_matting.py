@@ -18,7 +18,17 @@ from faceavatar import AvatarEngine
 from faceavatar.backends import TensorSpec
 from faceavatar.errors import InvalidRequest, NumericalError, PackInvalid
 from faceavatar.manifest import Matting
-from faceavatar.matting import CutOut, Matter, estimate_foreground, over, refine, refine_near, straight
+from faceavatar.matting import (
+    CutOut,
+    Matter,
+    Told,
+    estimate_foreground,
+    over,
+    refine,
+    refine_near,
+    straight,
+    told_foreground,
+)
 from faceavatar.matting.cutout import SELFIE, SELFIE_SETTINGS
 from faceavatar.matting.foreground import FINEST
 from faceavatar.pack import Pack
@@ -81,6 +91,16 @@ class Answering:
     def run(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         self.feeds.append(feeds["x"])
         return {"y": np.repeat(self.answer[None, None], len(feeds["x"]), axis=0)}
+
+
+@dataclass
+class Telling(Answering):
+    """As Answering, and it gives colours too."""
+
+    colors: Floats = field(default_factory=lambda: np.zeros((3, 8, 8), np.float32))
+
+    def run(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        return super().run(feeds) | {"z": np.repeat(self.colors[None], len(feeds["x"]), axis=0)}
 
 
 def asked(session: Answering, **settings: Any) -> Matter:
@@ -207,6 +227,18 @@ def test_a_packs_alpha_is_refined_as_its_manifest_says(matter: Matter, wanted: A
     np.testing.assert_allclose(found, np.clip((fitted - 0.02) / 0.96, 0, 1), atol=1e-6)
 
 
+@pytest.mark.parametrize("side", [256, 300])
+def test_beyond_what_the_net_sees_alone_its_alpha_is_refined_where_the_manifest_says_so(
+    matter: Matter, side: int
+) -> None:
+    settings = matter.settings.model_copy(update={"refine": "beyond"})
+    picture, asked_for = noise(side, side), Matter(matter.session, settings)
+    (alpha,) = asked_for.alphas([picture])
+    fitted = alpha if side == 256 else refine_near(picture, alpha)
+    (found,) = CutOut(asked_for, "any").alphas([picture])
+    np.testing.assert_allclose(found, np.clip((fitted - 0.02) / 0.96, 0, 1), atol=1e-6)
+
+
 @pytest.mark.parametrize("level", [0.0, 1.0])
 def test_where_the_net_is_sure_of_everything_nothing_is_refined(level: float) -> None:
     alpha = np.full((200, 300), level, np.float32)
@@ -263,6 +295,55 @@ def test_pictures_without_an_edge_have_a_foreground_too(level: float) -> None:
     image = noise(40, 60)
     ours = estimate_foreground(image, np.full((40, 60), level, np.float32))
     np.testing.assert_array_equal(ours, image if level else 0)
+
+
+# ---- foreground colours that the net tells ----
+
+
+def told(side: int) -> Told:
+    """All of a scene of that size, as a net that is always right would tell it."""
+    image, alpha, front = scene(side)
+    return Told(image, alpha, np.asarray(front.transpose(2, 0, 1) / 255, np.float32))
+
+
+def test_colours_that_the_net_tells_are_taken_as_they_are() -> None:
+    image, alpha, front = scene(128)
+    ours = told_foreground(image, alpha, told(128))
+    band = (alpha > 0) & (alpha < 1)
+    np.testing.assert_allclose(ours[band], front[band], atol=0.51)
+    np.testing.assert_array_equal(ours[alpha >= 1], image[alpha >= 1])
+
+
+@pytest.mark.parametrize("side", [128, 512])
+def test_colours_told_of_a_smaller_picture_are_sharpened_by_the_larger_one(side: int) -> None:
+    image, alpha, front = scene(side)
+    band = (alpha > 0.02) & (alpha < 0.98)
+    ours, plain = (
+        np.abs(one[band].astype(np.float32) - front[band]).mean()
+        for one in (told_foreground(image, alpha, told(side // 2)), image)
+    )
+    assert ours < plain / 4
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_where_there_is_no_edge_nothing_is_asked_of_the_colours(level: float) -> None:
+    image = noise(128, 128)
+    ours = told_foreground(image, np.full((128, 128), level, np.float32), told(128))
+    np.testing.assert_array_equal(ours, image if level else 0)
+
+
+def test_a_cut_out_has_the_colours_of_the_output_that_the_manifest_names() -> None:
+    half, red = np.full((8, 8), 0.5, np.float32), np.zeros((3, 8, 8), np.float32)
+    red[0] = 1
+    session = Telling(half, colors=red)
+    (rgba,) = CutOut(asked(session, refine=False, foreground="z"), "any").cut([noise(8, 8)], None)
+    assert (rgba == (255, 0, 0, 128)).all()
+
+
+def test_colours_that_are_no_picture_are_refused_by_their_name() -> None:
+    session = Telling(np.ones((8, 8), np.float32), colors=np.ones((1, 8, 8), np.float32))
+    with pytest.raises(PackInvalid, match=r"output z has shape .*; name the output that is the foreground"):
+        asked(session, foreground="z").answers([noise(8, 8)])
 
 
 # ---- compositing ----

@@ -106,8 +106,8 @@ def calls(cached: AvatarEngine, pack: Path, request: AvatarRequest) -> list[tupl
             return super().run(feeds)
 
     engine = AvatarEngine.load(pack, provider="cpu")
-    engine.unet = UNet(Noting(engine.unet.session))
-    engine._shallow = Noting(engine.pack.open("unet_shallow", "cpu"))
+    engine.nets.unet = UNet(Noting(engine.unet.session))
+    engine.nets._shallow = Noting(engine.pack.open("unet_shallow", "cpu"))
     np.testing.assert_array_equal(engine.generate(request).images, cached.generate(request).images)
     return made
 

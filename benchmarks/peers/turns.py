@@ -109,10 +109,26 @@ def _kept(drawn: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _files(child: Child) -> Iterable[Path]:
-    """The weights that a child reads."""
-    names = {"diffusers": ("checkpoint", "adapter"), "ours": ("pack",)}.get(child.engine.venv, ("folder",))
+    """The weights that a child reads: of ours the engines for its provider, where there are some, and not the
+    others, which together are more than many a machine's memory holds."""
+    if child.engine.ours:
+        yield from read_by_ours(Path(child.spec["pack"]), child.engine.options)
+        return
+    names = {"diffusers": ("checkpoint", "adapter")}.get(child.engine.venv, ("folder",))
     for root in (Path(child.spec[name]) for name in names):
         yield from [root] if root.is_file() else (path for path in root.rglob("*") if path.is_file())
+
+
+def read_by_ours(pack: Path, options: Mapping[str, Any]) -> Iterable[Path]:
+    """Of a pack's files those that an engine with these options reads, or at least looks for."""
+    engines = pack / "engines" / "engines.json"
+    entries = json.loads(engines.read_text(encoding="utf-8"))["engines"] if engines.exists() else []
+    fitting = [one for one in entries if one["provider"] == options["provider"]]
+    fitting = [one for one in fitting if one["asked"] == options["precision"]]
+    yield from (engines.parent / file["file"] for one in fitting for file in one["files"])
+    for path in pack.iterdir():
+        if path.is_file() and not (fitting and path.suffix == ".data"):
+            yield path
 
 
 def _remember(files: Iterable[Path]) -> None:

@@ -19,6 +19,14 @@ from faceavatar_cli.exits import Manner, debug_option, epilog, json_option, prin
 @parts_options
 @click.option("--vae-encoder", is_flag=True, help="Add the VAE's encoder, for a request's strength.")
 @click.option(
+    "--add",
+    "additions",
+    multiple=True,
+    type=click.Choice(["tiles", "step-cache", "step-graph"]),
+    help="A graph more, on the same weights: tiles (decoding in tiles, for --tiling), step-cache (for a "
+    "request's step_cache), step-graph (steps that stay on a GPU); may be given several times.",
+)
+@click.option(
     "--precision",
     type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
     default="fp32",

@@ -88,9 +88,15 @@ def _square(manifest: Manifest, role: str, name: str, word: str, size: int) -> I
 
 
 def _matting(manifest: Manifest) -> Iterator[tuple[Claim, Claim]]:
-    if manifest.matting is not None:
-        for axis, size in zip((2, 3), manifest.matting.size, strict=True):
-            yield _side(manifest, "matting", "inputs", manifest.matting.image, axis), ("matting.size", size)
+    settings = manifest.matting
+    if settings is None:
+        return
+    for axis, size in zip((2, 3), settings.size, strict=True):
+        yield _side(manifest, "matting", "inputs", settings.image, axis), ("matting.size", size)
+        if settings.foreground is not None:
+            yield _side(manifest, "matting", "outputs", settings.foreground, axis), ("matting.size", size)
+    if settings.foreground is not None:
+        yield _side(manifest, "matting", "outputs", settings.foreground, 1), ("the channels of a picture", 3)
 
 
 def _side(manifest: Manifest, role: str, side: str, name: str, axis: int) -> Claim:

@@ -6,11 +6,8 @@ Knows the order of the stages and what passes between them; each stage is a room
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import partial
-from threading import Lock
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -18,77 +15,31 @@ from numpy.typing import NDArray
 
 from faceavatar.adapter import FaceAdapter
 from faceavatar.allowance import Allowance
-from faceavatar.backends import DeviceSession, Session
 from faceavatar.budget import read_budget
-from faceavatar.conditions import join_conditions, join_guidance, make_conditions
-from faceavatar.denoise import Conditions, Denoised, Floats, Noise, denoise
-from faceavatar.device_loop import denoise_on_device
+from faceavatar.conditions import make_conditions
+from faceavatar.denoise import Floats
+from faceavatar.drawing import Drawer, Prepared
 from faceavatar.errors import InvalidRequest, MissingGraph
 from faceavatar.forecast import Forecast
 from faceavatar.identity import Identity, open_reference
-from faceavatar.image import ImageSource, fit_to, load_image, to_nchw, to_uint8
-from faceavatar.likeness import Kept, candidates, rounds
-from faceavatar.look import FACE_ROLES, Embedder, FaceReader, Look
-from faceavatar.matting import CutOut
-from faceavatar.opening import Later, Opening
+from faceavatar.image import ImageSource, fit_to, load_image, to_nchw
+from faceavatar.look import Embedder, FaceReader, Look
+from faceavatar.nets import TILE_ROLES, Nets
+from faceavatar.opening import Opening
 from faceavatar.pack import Pack, find_pack
 from faceavatar.plan import Plan, make_plan, with_face, with_landmarks
-from faceavatar.remarks import remarks
 from faceavatar.request import AvatarRequest, check_color
 from faceavatar.result import AvatarResult, Step
 from faceavatar.schedulers import NoiseSchedule
-from faceavatar.schedulers.schedule import predict_x0
-from faceavatar.sizes import bring_to
 from faceavatar.stopwatch import Stopwatch
-from faceavatar.text import TextEncoder, TextEncoders, open_tokenizer
-from faceavatar.unet import StepCache, StepUNet, UNet
-from faceavatar.vae import TiledVaeDecoder, VaeDecoder, VaeEncoder
-from faceavatar.watch import Rerun, Watch, current, told
+from faceavatar.text import TextEncoders
+from faceavatar.unet import StepUNet, UNet
+from faceavatar.vae import VaeDecoder
+from faceavatar.watch import Watch, current
 
 Picture = NDArray[np.uint8]
 Points = NDArray[np.floating]
 Check = Callable[[], object]
-TILE_ROLES = frozenset({"vae_decoder_low", "vae_decoder_tile"})
-TILED = "decoded in tiles, since memory_budget does not allow it whole: slower, the same within rounding"
-_LAZY_ROLES = TILE_ROLES | frozenset(
-    {"matting", "vae_encoder", "vae_decoder", "unet", "unet_step", "unet_shallow"}
-)
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A request whose photo was looked at and whose words were read: only its pictures are still to be drawn.
-
-    Prepared requests of one engine with equal `key` can be drawn together. `plan` and `look` say what was
-    settled and seen; `clean` are the photo's own latents (1, C, h, w) where they are to begin with; `reruns`
-    tells what had to be computed in fp32.
-    """
-
-    plan: Plan
-    look: Look | None
-    conditions: Conditions
-    clock: Stopwatch
-    clean: Floats | None = None
-    reruns: tuple[Rerun, ...] = ()
-
-    @property
-    def pictures(self) -> int:
-        """How many it draws at once: its batch, or with best_of as many candidates as fit a megapixel."""
-        part = candidates(self.plan.request, 0)
-        return len(self.plan.seeds[part])
-
-    @property
-    def key(self) -> Hashable:
-        """What must be the same for one batch: size, rounds, schedule, halves, lengths, scale, savings."""
-        shapes = [
-            None if array is None else array.shape
-            for array in (self.conditions.text, self.conditions.no_text, self.conditions.empty_text)
-        ]
-        plan = self.plan
-        name, steps = plan.request.scheduler, plan.request.num_inference_steps
-        drawn = plan.latent_shape, rounds(plan.request), plan.start, self.clean is None
-        less = plan.guidance.interval, plan.request.step_cache
-        return *drawn, name, steps, plan.face_scale, tuple(shapes), plan.guidance.free, *less
 
 
 class AvatarEngine:
@@ -101,38 +52,17 @@ class AvatarEngine:
         pack, manifest = opening.pack, opening.pack.manifest
         self.pack, self.provider, self._opening = pack, opening.provider, opening
         self._schedule = NoiseSchedule.from_manifest(manifest.scheduler)
-        wanted = {*manifest.graphs} - _LAZY_ROLES | {opening.net}
-        eager = sorted(wanted, key=lambda role: role != opening.net)  # the longest first
-        with ThreadPoolExecutor() as pool:  # opening a graph is optimising it, outside Python's lock
-            opened = {role: pool.submit(_open, opening, role) for role in eager}
-            tokenizer = pool.submit(open_tokenizer, pack.file(manifest.text.tokenizer))
-            seeing = {role: opened[role].result() for role in FACE_ROLES if role in opened}
-            self.faces = FaceReader(pack, seeing, opening.provider, opening.threads)
-            sessions = {role: future.result() for role, future in opened.items()}
-        first = TextEncoder(sessions["text_encoder"], tokenizer.result(), manifest.text)
-        second = sessions.get("text_encoder_2")
-        pad = manifest.text.pad_token_id_2
-        self.text = TextEncoders(
-            first,
-            None if second is None else TextEncoder(second, tokenizer.result(), manifest.text, pad),
-            manifest.text.zeros_when_unset,
-        )
-        self.unet = _net(opening, sessions[opening.net])
-        # The steps come first: whoever draws at once does not wait for what their end needs.
-        self._decoder = Later(lambda: opening.guarded("vae_decoder"))
-        self.vae = VaeDecoder(self._decoder, manifest.latents)
-        self._cutters: dict[str, CutOut] = {}
-        self._encoder: VaeEncoder | None = None
-        self._shallow: Session | None = None
-        self._lazy_lock = Lock()
         if tiling and not manifest.graphs.keys() >= TILE_ROLES:
             raise MissingGraph(
                 f"{manifest.name}: tiling needs the graphs {' and '.join(sorted(TILE_ROLES))}; add them with "
                 "python -m faceavatar_export.tiles PACK, or load without tiling"
             )
-        self._tiles: TiledVaeDecoder | None = None
+        self.nets = Nets(opening)
         sees = self.adapter is not None
         self.allowance = Allowance(manifest, opening.provider, sees, memory_budget, tiling)
+        self._drawer = Drawer(
+            self.nets, manifest, self._schedule, self.allowance, lambda: self._opening.warnings
+        )
 
     @classmethod
     def load(
@@ -178,7 +108,7 @@ class AvatarEngine:
 
     def wait_until_open(self) -> AvatarEngine:
         """Returns once nothing is being opened any more. Raises what load raises, of what load left to do."""
-        self._decoder.wait()
+        self.nets.wait()
         return self
 
     @property
@@ -278,7 +208,7 @@ class AvatarEngine:
             got = f"{len(prepared)} requests of {len({one.key for one in prepared})} kinds"
             raise InvalidRequest("prepared", got, "one or more requests with equal keys")
         self.allowance.check([one.plan for one in prepared])
-        return watch.over(self._run(prepared, previews, watch))
+        return watch.over(self._drawer.run(prepared, previews, watch))
 
     def look(self, image: ImageSource, face_index: int | None = None) -> Look:
         """What generate sees in a photo: the face it would take, and its embedding (1, E) float32.
@@ -310,8 +240,28 @@ class AvatarEngine:
         if net not in {"pack", "photo"}:
             raise InvalidRequest("net", net, "pack or photo")
         color = check_color(bg_color)
-        (cut,) = self._cutter(net).cut([load_image(image)], color)
+        (cut,) = self.nets.cutter(net).cut([load_image(image)], color)
         return cut
+
+    @property
+    def faces(self) -> FaceReader:
+        """Who looks at photos."""
+        return self.nets.faces
+
+    @property
+    def text(self) -> TextEncoders:
+        """Who reads words."""
+        return self.nets.text
+
+    @property
+    def unet(self) -> UNet | StepUNet:
+        """The net that denoises."""
+        return self.nets.unet
+
+    @property
+    def vae(self) -> VaeDecoder:
+        """The decoder."""
+        return self.nets.vae
 
     @property
     def adapter(self) -> FaceAdapter | None:
@@ -379,206 +329,4 @@ class AvatarEngine:
         if not isinstance(photo, np.ndarray) or plan.request.strength is None:
             return None
         with clock.measure("encode"):
-            with self._lazy_lock:
-                if self._encoder is None:
-                    session = self._opening.guarded("vae_encoder")
-                    self._encoder = VaeEncoder(session, self.pack.manifest.latents)
-            return self._encoder.encode(to_nchw(fit_to(photo, *plan.drawn_size, "cover"), 127.5, 127.5))
-
-    def _run(self, prepared: Sequence[Prepared], previews: bool, watch: Watch) -> Iterator[tuple[Step, ...]]:
-        """Draw all candidates in rounds, keep the best, then cut out for each."""
-        with self.allowance.held([one.plan for one in prepared]):
-            yield from self._rounds(prepared, previews, watch)
-
-    def _rounds(
-        self, prepared: Sequence[Prepared], previews: bool, watch: Watch
-    ) -> Iterator[tuple[Step, ...]]:
-        plans = [one.plan for one in prepared]
-        decoder = self._tiled_decoder() if self.allowance.tiled(plans) else self.vae
-        drawings = [
-            _Drawing(one, Kept(one.plan.request.best_of), watch, decoder, list(one.reruns))
-            for one in prepared
-        ]
-        shared, count = Stopwatch(), rounds(prepared[0].plan.request)
-        for round_ in range(count):
-            parts = [candidates(one.plan.request, round_) for one in prepared]
-            for step, rows in self._draw(prepared, parts, shared):
-                index, total = round_ * step.total + step.index, count * step.total
-                seconds_left = shared.seconds["denoise"] / (index + 1) * (total - index - 1)
-                anew = watch.take()  # in a step that all of them share
-                for drawing in drawings:
-                    drawing.reruns.extend(anew)
-                yield tuple(
-                    self._step(
-                        drawing, replace(part, index=index, total=total), at, seconds_left, shared, previews
-                    )
-                    for drawing, part, at in zip(drawings, map(step.of, rows), parts, strict=True)
-                )
-
-    def _draw(
-        self, prepared: Sequence[Prepared], parts: Sequence[slice], shared: Stopwatch
-    ) -> Iterator[tuple[Denoised, list[slice]]]:
-        """Denoise some candidates of every request as one batch; each step with the rows of each request."""
-        plans = [one.plan for one in prepared]
-        seeds = [plan.seeds[part] for plan, part in zip(plans, parts, strict=True)]
-        batches = [len(some) for some in seeds]
-        rows = list(_rows(batches))
-        noise = Noise([seed for some in seeds for seed in some], plans[0].latent_shape)
-        start = noise()  # drawn even when not used, so that later draws stay the same
-        for plan, row in zip(plans, rows, strict=True):
-            start[row] = start[row] if plan.latents is None else plan.latents
-        conditions = join_conditions([one.conditions for one in prepared], batches)
-        guidance = join_guidance([plan.guidance for plan in plans], batches)
-        photos = [
-            np.repeat(one.clean, count, 0)
-            for one, count in zip(prepared, batches, strict=True)
-            if one.clean is not None
-        ]
-        clean = np.concatenate(photos) if photos else None
-        given = plans[0].scheduler, start, conditions, guidance, noise, clean, plans[0].start
-        if isinstance(self.unet, StepUNet):
-            steps = denoise_on_device(self.unet, *given)
-        else:
-            steps = denoise(self._saving(self.unet, plans[0].request.step_cache), *given)
-        for step in shared.each("denoise", steps):
-            yield step, rows
-
-    def _saving(self, unet: UNet, step_cache: int) -> UNet | StepCache:
-        """What a run denoises with; the shallow graph is opened when it is first asked for."""
-        if step_cache == 1:
-            return unet
-        with self._lazy_lock:
-            if self._shallow is None:
-                self._shallow = self._opening.guarded("unet_shallow")
-        return StepCache(unet, self._shallow, step_cache)
-
-    def _step(
-        self,
-        drawing: _Drawing,
-        step: Denoised,
-        part: slice,
-        seconds_left: float,
-        shared: Stopwatch,
-        previews: bool,
-    ) -> Step:
-        """What one request gets to see of a step: a preview where it is due, at last its pictures."""
-        prepared, kept = drawing.prepared, drawing.kept
-        request, clock = prepared.plan.request, prepared.clock
-        done, preview, result = step.index + 1, None, None
-        if done % (step.total // rounds(request)) == 0:
-            self._keep(drawing, self._decode(step.latents, drawing), part)
-        if done == step.total:
-            clock.seconds["denoise"] += shared.seconds["denoise"]
-            images = self._cut(tuple(kept.images), request, clock)
-            drawing.reruns.extend(drawing.watch.take())
-            result = self._result(drawing, images)
-        elif previews and request.preview_every and done % request.preview_every == 0:
-            preview = self._decode(self._foresee(step), drawing)
-        drawing.reruns.extend(drawing.watch.take())
-        return Step(step.index, step.total, step.timestep, seconds_left, preview, result)
-
-    def _keep(self, drawing: _Drawing, images: tuple[Picture, ...], part: slice) -> None:
-        """Compare finished candidates with the reference, if that was asked for, and keep the best."""
-        plan, look, clock = drawing.prepared.plan, drawing.prepared.look, drawing.prepared.clock
-        found: list[float | None] = [None] * len(images)
-        if look is not None and (plan.request.similarity or plan.request.best_of > 1):
-            found = [self.faces.similarity(image, look.embeds, clock) for image in images]
-        drawing.kept.take(part.start, images, plan.seeds[part], found)
-
-    def _foresee(self, step: Denoised) -> Floats:
-        """The clean latents that the net predicts at this step."""
-        alpha_bar = self._schedule.alphas_cumprod[round(step.timestep)]
-        alpha, sigma = np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar)
-        return predict_x0(step.prediction, step.before, alpha, sigma, self._schedule.prediction_type)
-
-    def _decode(self, latents: Floats, drawing: _Drawing) -> tuple[Picture, ...]:
-        request = drawing.prepared.plan.request
-        with drawing.prepared.clock.measure("decode"):
-            wanted, sizes = (request.height, request.width), self.pack.manifest.sizes
-            # One by one: of a picture's floats, twenty times its bytes, there are never those of a batch.
-            decoded = (to_uint8(drawing.decoder.decode(one[None]))[0] for one in latents)
-            return tuple(bring_to(image, wanted, sizes) for image in decoded)
-
-    def _cut(
-        self, images: tuple[Picture, ...], request: AvatarRequest, clock: Stopwatch
-    ) -> tuple[Picture, ...]:
-        """Put the person on bg_color, or on nothing; a colour wins where both are asked for."""
-        color = request.bg_color
-        if color is None and not request.remove_background:
-            return images
-        with clock.measure("matting"):
-            return self._cutter("pack").cut(images, color)
-
-    def _tiled_decoder(self) -> TiledVaeDecoder:
-        with self._lazy_lock:
-            if self._tiles is None:
-                low, tile = (self._opening.guarded(f"vae_decoder_{part}") for part in ("low", "tile"))
-                self._tiles = TiledVaeDecoder(low, tile, self.pack.manifest.latents)
-            return self._tiles
-
-    def _cutter(self, net: str) -> CutOut:
-        """The cut-out stage with the pack's net or the one for photos, opened when it is first asked for."""
-        with self._lazy_lock:
-            if net not in self._cutters:
-                photos, opening = net == "photo", self._opening
-                self._cutters[net] = (
-                    CutOut.for_photos(opening.provider, opening.threads) if photos else CutOut.of(opening)
-                )
-            return self._cutters[net]
-
-    def _result(self, drawing: _Drawing, images: tuple[Picture, ...]) -> AvatarResult:
-        prepared, kept = drawing.prepared, drawing.kept
-        plan, look, manifest = prepared.plan, prepared.look, self.pack.manifest
-        request, face = plan.request, None if look is None else look.face
-        compared = request.similarity or request.best_of > 1
-        return AvatarResult(
-            images=images,
-            seeds=tuple(kept.seeds),
-            timings=prepared.clock.timings(),
-            face=face,
-            warnings=(
-                *self._opening.warnings,
-                *remarks(plan, face),
-                *told(drawing.reruns),
-                *([] if drawing.decoder is self.vae else [TILED]),
-                *kept.warnings(),
-            ),
-            request=request,
-            pack=manifest.name,
-            pack_version=manifest.version,
-            width=request.width,
-            height=request.height,
-            similarities=tuple(kept.similarities) if compared else None,
-        )
-
-
-def _open(opening: Opening, role: str) -> Session:
-    """The loop on a device watches its own steps, since they are no runs of `run`."""
-    return opening.open(role) if role == "unet_step" else opening.guarded(role)
-
-
-def _net(opening: Opening, session: Session) -> UNet | StepUNet:
-    if not opening.device_loop:
-        return UNet(session)
-    assert isinstance(session, DeviceSession)  # of all providers openvino alone has none, and was refused
-    exactly = partial(opening.pack.open_fp32, "unet", opening.provider, opening.threads)
-    return StepUNet(session, exactly)
-
-
-@dataclass(frozen=True, eq=False)
-class _Drawing:
-    """A request while it is drawn."""
-
-    prepared: Prepared
-    kept: Kept
-    watch: Watch
-    decoder: VaeDecoder | TiledVaeDecoder
-    reruns: list[Rerun] = field(default_factory=list)
-
-
-def _rows(batches: Sequence[int]) -> Iterator[slice]:
-    """Where each request's pictures lie in the batch of all."""
-    start = 0
-    for batch in batches:
-        yield slice(start, start + batch)
-        start += batch
+            return self.nets.encoder().encode(to_nchw(fit_to(photo, *plan.drawn_size, "cover"), 127.5, 127.5))

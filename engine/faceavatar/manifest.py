@@ -213,7 +213,9 @@ class Matting(Part):
     answer: what the output holds: "alpha" 0..1, "logits" of it, or "scores" that each picture stretches to
     0..1. spread: the picture's brightest value is made 255 before mean and std, as U2-Net was trained.
     refine: whether alpha is fitted to the picture's own edges: true for nets of few pixels, "near" for one
-    that answers in full resolution and is off by a few pixels at most, false to take its answer as it is.
+    that answers in full resolution and is off by a few pixels at most, "beyond" for the same with pictures
+    larger than the net sees alone, false to take its answer as it is. foreground: the output with the
+    figure's own colours, RGB in 0..1, where the net tells them too.
     """
 
     size: tuple[Sides, Sides]
@@ -223,7 +225,8 @@ class Matting(Part):
     alpha: str = "alpha"
     answer: Literal["alpha", "logits", "scores"] = "alpha"
     spread: bool = False
-    refine: bool | Literal["near"] = True
+    refine: bool | Literal["near", "beyond"] = True
+    foreground: str | None = None
 
 
 class Defaults(Part):
@@ -383,10 +386,11 @@ def _check_matting(manifest: Manifest) -> None:
         raise SignatureMismatch(
             f"{manifest.name}: matting: inputs are {', '.join(graph.inputs)}, expected {settings.image}"
         )
-    if settings.alpha not in graph.outputs:
-        raise SignatureMismatch(
-            f"{manifest.name}: matting: outputs are {', '.join(graph.outputs)}, expected {settings.alpha}"
-        )
+    for wanted in (settings.alpha, settings.foreground):
+        if wanted is not None and wanted not in graph.outputs:
+            raise SignatureMismatch(
+                f"{manifest.name}: matting: outputs are {', '.join(graph.outputs)}, expected {wanted}"
+            )
 
 
 def _check_roles(manifest: Manifest) -> None:

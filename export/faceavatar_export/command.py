@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from faceavatar_export.additions import add_to, check_additions
 from faceavatar_export.diffusion.checkpoint import Lora, Reading
 from faceavatar_export.diffusion.export import export_pack
 from faceavatar_export.diffusion.options import Options
@@ -23,16 +24,21 @@ def export_checkpoint(
     license: str,
     say: Callable[[str], None],
     loras: Sequence[tuple[Path, float]] = (),
+    additions: Sequence[str] = (),
     **options: Any,
 ) -> dict[str, Any]:
     """Export SOURCE to the pack folder OUT; gives what parity.json holds.
 
-    loras: files and their weights. options: the other fields of diffusion.export.Options, those of
-    diffusion.checkpoint.Reading, and face_pack with its licence or with_face_pack with the terms agreed to.
+    loras: files and their weights. additions: names of additions.ADDITIONS. options: the other fields of
+    diffusion.export.Options, those of diffusion.checkpoint.Reading, and face_pack with its licence or
+    with_face_pack with the terms agreed to.
     Raises InvalidRequest, PackInvalid and its kin.
     """
+    check_additions(additions)
     with _quiet_libraries():
-        return export_pack(_options(source, out, name, license, loras, options), say)
+        report = export_pack(_options(source, out, name, license, loras, options), say)
+    add_to(out, additions, say)
+    return report
 
 
 def prove_checkpoint(

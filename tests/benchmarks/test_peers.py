@@ -14,7 +14,7 @@ import pytest
 import run
 from lineup import LINEUP, Engine
 from summary import psnr, read_lines
-from turns import Child, PeerFailed, measure_picture, measure_process, measure_step
+from turns import Child, PeerFailed, measure_picture, measure_process, measure_step, read_by_ours
 
 from faceavatar_export.diffusion.export import export_pack
 from faceavatar_export.diffusion.options import Options
@@ -105,3 +105,23 @@ def test_diffusers_draws_the_same_picture_from_the_same_files(tmp_path: Path) ->
     for engine, name in ((OURS, "ours"), (peer, "theirs")):
         measure_picture(Child(Path(sys.executable), engine, spec), 0, tmp_path / name)
     assert psnr(np.load(tmp_path / "ours.npy"), np.load(tmp_path / "theirs.npy")) > 45
+
+
+def test_before_a_process_is_timed_the_engines_that_it_reads_are_in_memory_and_no_others(
+    tmp_path: Path,
+) -> None:
+    for name in ("pack.json", "unet.onnx", "unet.onnx.data"):
+        (tmp_path / name).touch()
+    options = {"provider": "openvino", "precision": "bf16"}
+    assert {path.name for path in read_by_ours(tmp_path, options)} == {
+        *("pack.json", "unet.onnx", "unet.onnx.data")
+    }
+    entries = [
+        {"provider": provider, "asked": asked, "files": [{"file": f"unet-{provider}-{asked}"}]}
+        for provider, asked in (("openvino", "bf16"), ("openvino", None), ("cpu", None))
+    ]
+    (tmp_path / "engines").mkdir()
+    (tmp_path / "engines" / "engines.json").write_text(json.dumps({"engines": entries}))
+    assert {path.name for path in read_by_ours(tmp_path, options)} == {
+        *("pack.json", "unet.onnx", "unet-openvino-bf16")
+    }

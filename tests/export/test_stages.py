@@ -139,19 +139,35 @@ def test_matting_learns_from_figures_that_a_pack_made_where_there_is_no_codec(
     assert load_checkpoint(tmp_path / "matting_coarse.pt")[0] >= 1
 
 
-def test_a_batch_for_matting_is_a_picture_and_the_alpha_that_made_it(work: Path) -> None:
+def test_a_batch_for_matting_is_a_picture_and_the_figure_that_is_in_it(work: Path) -> None:
     figures = matting_data.Figures((np.load(work / "ae" / "pictures.npy"),), (1.0,))
-    images, alphas = matting_data.make_batch(figures, 24, 128, np.random.default_rng(0))
+    images, cut = matting_data.make_batch(figures, 24, 128, np.random.default_rng(0))
     assert images.shape == (24, 128, 128, 3)
-    assert alphas.shape == (24, 128, 128)
-    assert images.dtype == alphas.dtype == np.uint8
+    assert cut.shape == (24, 128, 128, 4)
+    assert images.dtype == cut.dtype == np.uint8
+    alphas = cut[..., 3]
     assert 0.1 < (alphas > 127).mean() < 0.8
+    assert cut[alphas == 0].max() <= 3  # colours are times alpha; what a cubic resize leaves is rounding
+    seen = np.abs(images.astype(int) - cut[..., :3])[alphas == 255]
+    assert np.median(seen) <= 1  # but for noise and ringing the picture is the figure where it is whole
     assert not any(np.array_equal(images[0], other) for other in images[1:])
     small = matting_data.shrunk(figures.sets[0], 128)
     assert small.shape == (4, 128, 128, 4)
     alpha = small[..., 3].astype(np.float32) / 255
     whole = figures.sets[0][..., 3].reshape(4, 128, 4, 128, 4).mean(axis=(2, 4)) / 255
     assert np.abs(alpha - whole).max() < 0.01
+
+
+def test_strands_of_hair_are_part_of_the_figure_and_leave_it_as_it_was_below() -> None:
+    figure = np.zeros((256, 256, 4), np.uint8)
+    figure[100:, 60:200] = (90, 50, 20, 255)
+    loose = matting_data._loosened(figure, np.random.default_rng(5))
+    more = loose[..., 3].astype(int) - figure[..., 3]
+    assert more.min() >= -1  # rounding
+    assert 100 < (more > 20).sum() < 10_000
+    assert not (more[150:] > 20).any()
+    assert (loose[..., :3] <= loose[..., 3:]).all()
+    np.testing.assert_array_equal(matting_data._loosened(figure * 0, np.random.default_rng(5)), 0)
 
 
 def test_a_key_finds_the_alpha_of_a_figure_before_a_plain_colour() -> None:
@@ -247,7 +263,7 @@ def refined_loss(model: nn.Module) -> Tensor:
 def coarse_loss(model: nn.Module) -> Tensor:
     assert isinstance(model, CoarseNet)
     image = train_matting.as_made(on_meta(4, 3, 128, 128), Autoencoder().to("meta"), 0.1)
-    return train_matting.coarse_losses(model, image, on_meta(4, 1, 128, 128))[0]
+    return train_matting.coarse_losses(model, image, on_meta(4, 4, 128, 128))[0]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from PIL import Image
 from service_client import PHOTOS, Client, client_of, data_uri
 
 from faceavatar import AvatarEngine, AvatarRequest, NumericalError, Step
-from faceavatar.engine import Prepared
+from faceavatar.drawing import Prepared
 from faceavatar_cli.http import Limits, Settings, Token, create_app
 from faceavatar_cli.http.tokens import hash_secret
 

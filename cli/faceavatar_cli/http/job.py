@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
-from faceavatar.engine import Prepared
+from faceavatar.drawing import Prepared
 from faceavatar_cli.http.tasks import Submission, TaskEvent, TaskRecord
 
 

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from faceavatar import AvatarEngine, AvatarResult, FaceAvatarError, Step
-from faceavatar.engine import Prepared
+from faceavatar.drawing import Prepared
 from faceavatar.fetch import read_remote, shown, source_kind
 from faceavatar.image import encode_lossy, encode_png, refuse_large
 from faceavatar_cli.http.fair import FairQueue

@@ -1,7 +1,8 @@
 """Engines of OpenVINO: compiled models as it exports them, one for any shape and one for each asked for.
 
-A list beside the blobs says which there are and what the graph takes and gives; a blob is opened when its
-shape first comes, so that shapes that never come cost no memory.
+A list beside the blobs says which there are, what the graph takes and gives and what it computes in. Where
+several shapes were asked for, a blob is opened when its shape first comes: those that never come cost neither
+memory nor time.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ def write_engine(
         raise failure(f"{path.name}: openvino cannot compile it", error, PackInvalid) from error
     listed = target.with_name(f"{target.name}.json")
     made = [{"file": blob.name, "inputs": shape} for blob, shape in zip(blobs[1:], fixed, strict=True)]
-    content = {"inputs": _written(session.inputs), "outputs": _written(session.outputs), "fixed": made}
+    content: dict[str, Any] = {"inputs": _written(session.inputs), "outputs": _written(session.outputs)}
+    content |= {"precision": session.precision, "fixed": made}
     listed.write_text(json.dumps(content), encoding="utf-8")
     return listed, *blobs
 
@@ -65,12 +67,15 @@ def _export(model: Any, blob: Path) -> None:
 
 
 class EngineSession:
-    """A Session over the blobs of one graph, each opened at its first run, and the likeliest at once."""
+    """A Session over the blobs of one graph, each opened at its first run; at once where one will do."""
 
     provider = "openvino"
 
     def __init__(self, files: Sequence[Path], file: str, threads: int, precision: Precision) -> None:
-        """files: as write_engine gave them. file: the graph's name. Raises EngineStale, OutOfMemory."""
+        """files: as write_engine gave them. file: the graph's name. Raises EngineStale, OutOfMemory.
+
+        So does a run that opens a blob.
+        """
         listed, anything, *fixed = files
         self.warnings: tuple[str, ...] = ()
         self._lock, self._open = Lock(), dict[Path, OpenVinoSession]()
@@ -79,6 +84,7 @@ class EngineSession:
             self.inputs, self.outputs = _read(listing["inputs"]), _read(listing["outputs"])
             by_name = {path.name: path for path in fixed}
             self._fixed = {_key(one["inputs"]): by_name[one["file"]] for one in listing["fixed"]}
+            self.precision: Precision = listing["precision"]
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise EngineStale(f"{listed.name}: cannot be read: {error}; {_AGAIN}") from error
         self._anything = anything
@@ -86,7 +92,8 @@ class EngineSession:
         self._made: Callable[[Path], OpenVinoSession] = lambda blob: OpenVinoSession(
             partial(_imported, blob, names, threads, precision), file, precision
         )
-        self.precision: Precision = self._session(fixed[0] if fixed else anything).precision
+        if len(fixed) < 2:
+            self._session(*fixed or [anything])
 
     def run(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         key = _key({name: array.shape for name, array in feeds.items()})

@@ -3,7 +3,18 @@
 from faceavatar.matting.composite import over, straight
 from faceavatar.matting.cutout import CutOut
 from faceavatar.matting.edges import refine, refine_near
-from faceavatar.matting.foreground import estimate_foreground
-from faceavatar.matting.net import Matter
+from faceavatar.matting.foreground import estimate_foreground, told_foreground
+from faceavatar.matting.net import Answer, Matter, Told
 
-__all__ = ["CutOut", "Matter", "estimate_foreground", "over", "refine", "refine_near", "straight"]
+__all__ = [
+    "Answer",
+    "CutOut",
+    "Matter",
+    "Told",
+    "estimate_foreground",
+    "over",
+    "refine",
+    "refine_near",
+    "straight",
+    "told_foreground",
+]

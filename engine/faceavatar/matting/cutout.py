@@ -18,8 +18,8 @@ from faceavatar.guard import GuardedSession
 from faceavatar.manifest import Matting
 from faceavatar.matting.composite import over, straight
 from faceavatar.matting.edges import refine, refine_near
-from faceavatar.matting.foreground import estimate_foreground
-from faceavatar.matting.net import Matter
+from faceavatar.matting.foreground import estimate_foreground, told_foreground
+from faceavatar.matting.net import Answer, Matter
 from faceavatar.opening import Opening
 from faceavatar.pack import Pack
 from faceavatar.watch import current
@@ -66,11 +66,8 @@ class CutOut:
 
         Raises NumericalError.
         """
-        found, wanted = self.matter.alphas(images), self.matter.settings.refine
-        if wanted:
-            fit = refine_near if wanted == "near" else refine
-            found = [fit(image, alpha) for image, alpha in zip(images, found, strict=True)]
-        return [_settled(alpha) for alpha in found]
+        answers = zip(images, self.matter.answers(images), strict=True)
+        return [self._at_edges(image, answer.alpha) for image, answer in answers]
 
     def cut(self, images: Sequence[Bytes], color: str | None) -> tuple[Bytes, ...]:
         """Each picture as straight RGBA (H, W, 4) uint8, or over the colour "#rrggbb" as (H, W, 3).
@@ -79,16 +76,27 @@ class CutOut:
         """
         if not images:
             return ()
-        pairs = zip(images, self.alphas(images), strict=True)
-        colored = (_colored(image, alpha) for image, alpha in pairs)
+        answers = zip(images, self.matter.answers(images), strict=True)
+        colored = (self._colored(image, answer) for image, answer in answers)
         if color is None:
             return tuple(straight(*pair) for pair in colored)
         return tuple(over(foreground, alpha, color) for foreground, alpha in colored)
 
+    def _at_edges(self, image: Bytes, alpha: Floats) -> Floats:
+        settings = self.matter.settings
+        larger = alpha.size > settings.size[0] * settings.size[1]
+        if settings.refine == "near" or (settings.refine == "beyond" and larger):
+            alpha = refine_near(image, alpha)
+        elif settings.refine is True:
+            alpha = refine(image, alpha)
+        return _settled(alpha)
 
-def _colored(image: Bytes, alpha: Floats) -> tuple[Bytes, Floats]:
-    current().ask("matting")
-    return estimate_foreground(image, alpha), alpha
+    def _colored(self, image: Bytes, answer: Answer) -> tuple[Bytes, Floats]:
+        current().ask("matting")
+        alpha = self._at_edges(image, answer.alpha)
+        if answer.told is None:
+            return estimate_foreground(image, alpha), alpha
+        return told_foreground(image, alpha, answer.told), alpha
 
 
 def _settled(alpha: Floats) -> Floats:

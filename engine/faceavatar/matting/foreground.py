@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from faceavatar.matting.net import Told
+
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Indices = NDArray[np.intp]
@@ -63,6 +65,27 @@ def estimate_foreground(image: Bytes, alpha: Floats) -> Bytes:
         less = cv2.resize(alpha, grid[::-1], interpolation=cv2.INTER_AREA)
         colors = _solved(np.asarray(small, np.uint8), np.asarray(less, np.float32))
         found = _sharpened(image, alpha, band, colors)
+    return _painted(image, alpha, band, found)
+
+
+def told_foreground(image: Bytes, alpha: Floats, told: Told) -> Bytes:
+    """As estimate_foreground, with the colours that the net itself has told; where the picture is not of its
+    size they are enlarged, and the picture tells the rest.
+    """
+    band = (alpha > 0) & (alpha < 1)
+    if not band.any():
+        return np.where((alpha > 0)[..., None], image, 0).astype(np.uint8)
+    if told.alpha.shape == alpha.shape:
+        return _painted(image, alpha, band, np.clip(told.colors[:, band].T, 0, 1))
+    share, colors = told.alpha[..., None], np.clip(told.colors.transpose(1, 2, 0), 0, 1)
+    # What the colours leave of the picture is the background's; where there is none of it, nothing is asked.
+    back = (told.image.astype(np.float32) / 255 - share * colors) / np.maximum(1 - share, 0.02)
+    both = np.dstack([colors, np.clip(back, 0, 1)])
+    return _painted(image, alpha, band, _sharpened(image, alpha, band, both))
+
+
+def _painted(image: Bytes, alpha: Floats, band: NDArray[np.bool_], found: Floats) -> Bytes:
+    """The picture where alpha is 1, the colours (n, 3) found for a band there, and their mean elsewhere."""
     codes = np.rint(found * 255).astype(np.uint8)
     result = np.empty_like(image)
     result[:] = np.rint(codes.mean(axis=0)).astype(np.uint8)

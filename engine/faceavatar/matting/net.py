@@ -1,12 +1,14 @@
-"""A matting net's own answer: pictures of any size in, alpha of their size out, as smooth as the net left it.
+"""A matting net's own answer: pictures of any size in, alpha of their size out, as smooth as the net left it,
+and the figure's colours where the net tells them.
 
 Knows what nets want to see and what their outputs mean; does not know the picture's edges.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,6 +24,24 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+class Told:
+    """What a net says of one picture in its own size: the picture as it saw it, uint8 (h, w, 3); alpha (h, w)
+    and the figure's colours (3, h, w), float32, 0..1 but for rounding."""
+
+    image: Bytes
+    alpha: Floats
+    colors: Floats
+
+
+@dataclass(frozen=True)
+class Answer:
+    """alpha (H, W) float32 0..1 of a picture; `told` where the net knows of colours, else None."""
+
+    alpha: Floats
+    told: Told | None = None
+
+
+@dataclass(frozen=True)
 class Matter:
     """Finds the alpha of pictures of any size with a net of a fixed one."""
 
@@ -31,28 +51,48 @@ class Matter:
     def alphas(self, images: Sequence[Bytes]) -> list[Floats]:
         """Alpha (H, W) float32, 0 (background) to 1 (person), of each uint8 RGB (H, W, 3) picture.
 
+        Raises as `answers`.
+        """
+        return [answer.alpha for answer in self.answers(images)]
+
+    def answers(self, images: Sequence[Bytes]) -> list[Answer]:
+        """What the net says of each uint8 RGB (H, W, 3) picture.
+
         All pictures go through the net at once where its batch varies, else one after the other.
         Raises NumericalError for NaN or infinite values, PackInvalid where the answer is no picture.
         """
-        planes = np.concatenate([self._planes(image) for image in images])
         settings = self.settings
+        smalls = [resize(image, *settings.size) for image in images]
+        planes = np.concatenate([self._planes(small) for small in smalls])
         fixed = self.session.inputs[settings.image].shape[0] == 1
         parts = np.split(planes, len(planes)) if fixed else [planes]
-        answers = [self.session.run({settings.image: part})[settings.alpha] for part in parts]
-        answer = np.concatenate([part.astype(np.float32) for part in answers])
+        outputs = [self.session.run({settings.image: part}) for part in parts]
+        answer = self._whole(settings.alpha, outputs, len(images), 1)
+        found = [_meant(one[0], settings) for one in answer]
+        alphas = [_enlarged(one, image) for one, image in zip(found, images, strict=True)]
+        if settings.foreground is None:
+            return [Answer(alpha) for alpha in alphas]
+        colors = self._whole(settings.foreground, outputs, len(images), 3)
+        told = [Told(*three) for three in zip(smalls, found, colors, strict=True)]
+        return [Answer(alpha, one) for alpha, one in zip(alphas, told, strict=True)]
+
+    def _whole(
+        self, name: str, outputs: Sequence[Mapping[str, NDArray[Any]]], count: int, channels: int
+    ) -> Floats:
+        """One output of all pictures, (count, channels, h, w)."""
+        answer = np.concatenate([part[name].astype(np.float32, copy=False) for part in outputs])
         if not np.isfinite(answer).all():
             raise NumericalError("matting")
-        wanted = (len(images), 1, *settings.size)
+        wanted = (count, channels, *self.settings.size)
         if answer.size != np.prod(wanted):
+            meaning = "alpha" if channels == 1 else "the foreground"
             raise PackInvalid(
-                f"matting: output {settings.alpha} has shape {answer.shape}, expected {wanted}; "
-                "name the output that is alpha"
+                f"matting: output {name} has shape {answer.shape}, expected {wanted}; "
+                f"name the output that is {meaning}"
             )
-        planes_of = answer.reshape(len(images), *settings.size)
-        return [_enlarged(_meant(one, settings), image) for one, image in zip(planes_of, images, strict=True)]
+        return answer.reshape(wanted)
 
-    def _planes(self, image: Bytes) -> Floats:
-        small = resize(image, *self.settings.size)
+    def _planes(self, small: Bytes) -> Floats:
         if self.settings.spread:
             return _spread(small, self.settings)
         return to_nchw(small, self.settings.mean, self.settings.std)

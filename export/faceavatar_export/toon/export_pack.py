@@ -29,7 +29,7 @@ from faceavatar_export.toon.train_unet import Model
 from faceavatar_export.toon.training import Average, load_checkpoint
 from faceavatar_export.verify import relative_error
 
-VERSION = "0.2.2"
+VERSION = "0.3.0"
 DESCRIPTION = "Small model trained on drawn avatars: vector, storybook, ink, pixel, voxel and line art"
 TOLERANCE = 1e-4
 INT8_TOLERANCE = 0.03
@@ -160,7 +160,8 @@ def export_matting(run: Path, out: Path) -> float:
     print(f"matting.onnx: {'both halves' if whole else 'the coarse half alone'}")
     inputs = {"image": torch.rand(2, 3, *_matting_size(run)) * 2 - 1}
     path, batch = out / "matting.onnx", {0: "batch"}
-    graphs.export_graph(module, inputs, ["alpha"], {"image": batch}, path, {"alpha": batch})
+    outputs = ["alpha", "foreground"] if whole else ["alpha"]
+    graphs.export_graph(module, inputs, outputs, {"image": batch}, path, dict.fromkeys(outputs, batch))
     return _small(module, path, inputs)
 
 
@@ -191,9 +192,11 @@ ORIGINS = {
 
 
 def matting_part(run: Path) -> dict[str, object]:
-    """How the matting net is fed. Both halves answer in full resolution; the coarse one is refined more."""
-    size, refine = list(_matting_size(run)), "near" if has_fine_half(run) else True
-    return {"size": size, **HALF_SCALE, "alpha": "alpha", "refine": refine}
+    """How the matting net is fed. Both halves together answer in full resolution and know of colours."""
+    fed = {"size": list(_matting_size(run)), **HALF_SCALE, "alpha": "alpha"}
+    return fed | (
+        {"refine": "beyond", "foreground": "foreground"} if has_fine_half(run) else {"refine": True}
+    )
 
 
 def describe(run: Path, errors: Mapping[str, float]) -> dict[str, object]:

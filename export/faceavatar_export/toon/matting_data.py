@@ -19,7 +19,9 @@ from faceavatar_export.toon.textures import texture
 Floats = np.ndarray
 KINDS = ("own", "near", "clouds", "shapes", "grain", "texture")
 SHARES = (0.32, 0.14, 0.08, 0.12, 0.08, 0.26)
-MOVED, SOFTENED, TINTED = 0.4, 0.6, 0.3  # how many figures are changed so
+MOVED, SOFTENED, TINTED, LOOSE = 0.4, 0.6, 0.3, 0.12  # how many figures are changed so
+STRANDS = (6, 100)  # of loose hair, at least and at most
+FINER = 4  # times as large are strands drawn
 # Standard noise times 32, for pictures of up to 1024 a side; drawing it anew costs more than a training step.
 GRAIN = np.clip(np.random.default_rng(0).standard_normal((1024, 1024, 3), np.float32) * 32, -127, 127).astype(
     np.int8
@@ -53,13 +55,15 @@ def shrunk(pictures: np.ndarray, side: int) -> np.ndarray:
 def make_batch(
     figures: Figures, count: int, size: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures uint8 (count, size, size, 3) and their alpha uint8 (count, size, size)."""
-    both = np.stack([_example(figures.take(rng), size, rng) for _ in range(count)])
-    return both[..., :3], both[..., 3]
+    """Pictures uint8 (count, size, size, 3), and the figures in them, colours times alpha, and alpha, uint8
+    (count, size, size, 4)."""
+    pairs = [_example(figures.take(rng), size, rng) for _ in range(count)]
+    images, cut = zip(*pairs, strict=True)
+    return np.stack(images), np.stack(cut)
 
 
-def _example(rgba: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """One picture and its alpha, uint8 (size, size, 4). Bytes all the way: they are four times faster."""
+def _example(rgba: np.ndarray, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """One picture and its figure. Bytes all the way: they are four times faster."""
     figure = np.asarray(cv2.resize(_premultiplied(rgba), (size, size), interpolation=cv2.INTER_AREA))
     if rng.random() < 0.5:
         figure = cv2.flip(figure, 1)
@@ -67,11 +71,12 @@ def _example(rgba: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarra
         figure = _moved(figure, rng)
     if rng.random() < TINTED:
         figure = _tinted(figure, rng)
+    if rng.random() < LOOSE:
+        figure = _loosened(figure, rng)
     alpha = figure[..., 3]
     rest = cv2.merge([255 - alpha] * 3)
     image = cv2.add(figure[..., :3], cv2.multiply(behind(figure, rng), rest, scale=1 / 255))
-    both = np.dstack([image, alpha])
-    return _softened(both, rng) if rng.random() < SOFTENED else both
+    return _softened(image, figure, rng) if rng.random() < SOFTENED else (image, figure)
 
 
 def _premultiplied(rgba: np.ndarray) -> np.ndarray:
@@ -101,18 +106,52 @@ def _tinted(figure: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return cv2.merge([*parts, alpha])
 
 
-def _softened(both: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """As a decoder, a resize or a camera gives it: fewer pixels, ringing, noise. Alpha loses pixels too."""
-    size = both.shape[0]
+def _loosened(figure: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """With strands of hair, half a pixel to three pixels of 512 wide, that fly from the head."""
+    size = figure.shape[0]
+    rows, columns = np.nonzero(figure[..., 3] > 250)
+    if not len(rows):
+        return figure
+    top = int(rows.min())
+    head = rows < top + size // 8
+    at = int(rng.choice(np.flatnonzero(head)))
+    color = figure[rows[at], columns[at], :3].astype(np.float32) * rng.uniform(0.8, 1.1)
+    middle, reach = float(np.median(columns[head])), size * rng.uniform(0.1, 0.2)
+    canvas = np.zeros((size * FINER, size * FINER), np.uint8)
+    along = np.linspace(0, 1, 24)[:, None]
+    for angle in rng.uniform(-np.pi, 0, rng.integers(*STRANDS)):
+        way = np.array([np.cos(angle), np.sin(angle)])
+        start = np.array([middle, top + reach]) + way * reach
+        end = start + way * rng.uniform(0.02, 0.14) * size
+        bend = (start + end) / 2 + rng.normal(0, 0.02, 2) * size
+        curve = (1 - along) ** 2 * start + 2 * along * (1 - along) * bend + along**2 * end
+        width = max(1, round(rng.uniform(0.5, 3) * size / 512 * FINER))
+        cv2.polylines(canvas, [np.rint(curve * FINER).astype(np.int32)], False, 255, width)
+    strands = np.asarray(cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA))
+    hair = np.empty_like(figure)
+    hair[:] = [*np.clip(color, 0, 255), 255]
+    under = cv2.multiply(figure, cv2.merge([255 - strands] * 4), scale=1 / 255)
+    return np.asarray(cv2.add(under, cv2.multiply(hair, cv2.merge([strands] * 4), scale=1 / 255)))
+
+
+def _softened(
+    image: np.ndarray, figure: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """As a decoder, a resize or a camera gives it: fewer pixels, ringing, noise. The figure loses pixels
+    too, and is as clean as before."""
+    size = image.shape[0]
     small = max(8, round(size / rng.uniform(1.1, 2.8)))
     down = cv2.INTER_AREA if rng.random() < 0.7 else cv2.INTER_LINEAR
-    both = cv2.resize(both, (small, small), interpolation=down)
     up = cv2.INTER_CUBIC if rng.random() < 0.7 else cv2.INTER_LINEAR
-    both = cv2.resize(both, (size, size), interpolation=up)
+    image, figure = (
+        np.asarray(
+            cv2.resize(cv2.resize(part, (small, small), interpolation=down), (size, size), interpolation=up)
+        )
+        for part in (image, figure)
+    )
     if rng.random() < 0.4:
-        noisy = _noisy(np.ascontiguousarray(both[..., :3]), rng, rng.uniform(1, 8))
-        both = np.dstack([noisy, both[..., 3]])
-    return both
+        image = _noisy(image, rng, rng.uniform(1, 8))
+    return image, figure
 
 
 def _noisy(image: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:

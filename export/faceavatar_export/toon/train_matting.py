@@ -2,12 +2,11 @@
 
 `python -m faceavatar_export.toon.train_matting DATA RUN`, or `torchrun --nproc-per-node N -m ...` for N
 processes that share their gradients (DATA: a set drawn with --size 512 --alpha). The coarse half learns
-first, on whole pictures of 128 pixels a side, then the fine half, on crops; `--half` trains one of them
-alone. What
-pictures look like that the pack makes, softer than drawings, they learn from a quarter of each batch going
-through the codec, RUN's autoencoder.pt; or, with `--made FOLDER`, from figures of a finished pack
-(keyed_figures.py) instead. With `--warm WARM.pt` (written by warm_start.py) a first start takes the weights
-of a finished pack.
+first, on whole pictures of 128 pixels a side, then the fine half, on the rims that it leaves; `--half` trains
+one of them alone. What pictures look like that the pack makes, softer than drawings, they learn from a
+quarter of each batch going through the codec, RUN's autoencoder.pt; or, with `--made FOLDER`, from figures of
+a finished pack (keyed_figures.py) instead. With `--warm WARM.pt` (written by
+warm_start.py) a first start takes the weights of a finished pack.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from torch.nn import functional as F
 
 from faceavatar_export.toon.autoencoder import INPUT_SIZE, Autoencoder
 from faceavatar_export.toon.matting_data import Figures, make_batch, shrunk
-from faceavatar_export.toon.matting_net import CELL, SIZE, CoarseNet, MattingNet
+from faceavatar_export.toon.matting_net import CELL, SIZE, CoarseNet, MattingNet, in_doubt
 from faceavatar_export.toon.settings import read_settings, stage_parser
 from faceavatar_export.toon.training import (
     Average,
@@ -38,9 +37,9 @@ from faceavatar_export.toon.training import (
 )
 
 HALVES = ("coarse", "fine")
-CROP = 32  # cells a side of what the fine half is trained on
-CROPS = 4  # of each picture
-AT_EDGE = 0.75  # of them lie on the figure's rim, the others anywhere
+RIMS = 4  # of a batch's pictures go to the fine half, one in so many
+SETTLED = 0.02  # the runtime takes alpha nearer than this to 0 or 1 for that, and stretches the rest
+DARK = 0.0031308  # light below which sRGB's codes are a straight line
 Softer = Callable[[Tensor], Tensor]
 
 
@@ -63,9 +62,9 @@ class Settings:
 def as_tensors(
     batch: tuple[np.ndarray, np.ndarray], device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor]:
-    """image (B, 3, S, S) in -1..1 and alpha (B, 1, S, S) in 0..1, of a batch of matting_data."""
-    image, alpha = (torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in batch)
-    return image.permute(0, 3, 1, 2).float() / 127.5 - 1, alpha[:, None].float() / 255
+    """image (B, 3, S, S) in -1..1 and figure (B, 4, S, S) in 0..1, of a batch of matting_data."""
+    image, figure = (torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in batch)
+    return image.permute(0, 3, 1, 2).float() / 127.5 - 1, figure.permute(0, 3, 1, 2).float() / 255
 
 
 @torch.no_grad()
@@ -79,56 +78,63 @@ def as_made(image: Tensor, codec: Autoencoder, latent_noise: float) -> Tensor:
     return torch.cat([decoded, image[len(some) :]])
 
 
-def losses(logits: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss of a batch, and its mean squared error.
+def losses(logits: Tensor, alpha: Tensor, where: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The loss of a batch, and its mean squared error: of all pixels, or of those `where` (B, 1, S, S) says.
 
     Cross-entropy finds the figure, absolute errors of alpha and of its slopes make the edge.
     """
-    guess = torch.sigmoid(logits.float())
-    error = guess - alpha
-    slopes = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-    loss = F.binary_cross_entropy_with_logits(logits.float(), alpha) + error.abs().mean() + 2 * slopes
-    return loss, error.detach().square().mean()
+    logits = logits.float()
+    weight = torch.ones_like(logits) if where is None else where.float()
+    total = weight.sum().clamp_min(1)
+    error = (torch.sigmoid(logits) - alpha) * weight
+    slopes = error.diff(dim=-1).abs().sum() + error.diff(dim=-2).abs().sum()
+    doubt = F.binary_cross_entropy_with_logits(logits, alpha, weight, reduction="sum")
+    return (doubt + error.abs().sum() + 2 * slopes) / total, error.detach().square().sum() / total
 
 
-def coarse_losses(net: CoarseNet, image: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+def coarse_losses(net: CoarseNet, image: Tensor, figure: Tensor) -> tuple[Tensor, Tensor]:
     """Of whole pictures (B, 3, 128, 128)."""
     with torch.autocast(image.device.type, torch.bfloat16):
-        return losses(net(image), alpha)
+        return losses(net(image), figure[:, 3:])
 
 
-def fine_losses(net: MattingNet, image: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-    """Of crops of pictures (B, 3, 512, 512), under what the coarse half says of the whole."""
+def fine_losses(net: MattingNet, image: Tensor, figure: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the rims of pictures (B, 3, 512, 512), where the coarse half is in doubt."""
     with torch.autocast(image.device.type, torch.bfloat16):
         with torch.no_grad():
-            coarse = net.coarse(F.avg_pool2d(image, CELL)).float()
-        parts = [crops(row, image[i], coarse[i], alpha[i]) for i, row in enumerate(places(alpha))]
-        pixels, known, truth = (torch.cat(part) for part in zip(*parts, strict=True))
-        return losses(net.fine(pixels, known), truth)
+            coarse, sight = (part.float() for part in net.coarse.told(F.avg_pool2d(image, CELL)))
+        logits, colors = net.fine(image, coarse, sight)
+    rim = F.interpolate(in_doubt(coarse).float(), scale_factor=float(CELL), mode="nearest") > 0
+    truth = figure[:, 3:][rim]
+    loss, mse = losses(logits.float(), figure[:, 3:], rim)
+    return loss + 4 * halo(logits[rim].float(), colors.float(), truth, figure[:, :3], rim), mse
 
 
-def places(alpha: Tensor) -> Tensor:
-    """Upper left cells (B, CROPS, 2) of crops, most of them around a place on the figure's rim."""
-    cells = F.avg_pool2d(alpha, CELL)[:, 0]
-    rim = ((cells > 0.02) & (cells < 0.98)).float().flatten(1) + 1e-9
-    last = cells.shape[-1] - CROP
-    at = torch.multinomial(rim, CROPS, replacement=True)
-    edge = torch.stack([at // cells.shape[-1], at % cells.shape[-1]], dim=-1) - CROP // 2
-    edge = (edge + torch.randint(-CROP // 4, CROP // 4, edge.shape, device=alpha.device)).clamp(0, last)
-    anywhere = torch.randint(0, last + 1, edge.shape, device=alpha.device)
-    return torch.where(torch.rand(edge.shape[:2], device=alpha.device)[..., None] < AT_EDGE, edge, anywhere)
+def halo(logits: Tensor, colors: Tensor, alpha: Tensor, figure: Tensor, rim: Tensor) -> Tensor:
+    """How far a cut-out is from the true one on black and on white, in codes of 0..1, over the pixels `rim`
+    (B, 1, S, S): logits and alpha of those pixels (n,); colours, and true colours times alpha, of all
+    (B, 3, S, S). Composited in linear light, as the runtime does it, and settled as there.
+    """
+    guess = ((torch.sigmoid(logits) - SETTLED) / (1 - 2 * SETTLED)).clamp(0, 1)
+    shown = 1 - guess
+    total = torch.zeros((), device=logits.device)
+    for channel in range(3):
+        pure = figure[:, channel : channel + 1][rim] / alpha.clamp_min(1 / 255)
+        true, ours = light(pure.clamp(0, 1)) * alpha, light(colors[:, channel : channel + 1][rim]) * guess
+        total = total + (codes(ours) - codes(true)).abs().mean()
+        total = total + (codes(ours + shown) - codes(true + 1 - alpha)).abs().mean()
+    return total / 6
 
 
-def crops(row: Tensor, image: Tensor, coarse: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The crops of one picture: pixels, coarse logits, alpha, each (CROPS, C, side, side)."""
+def light(codes: Tensor) -> Tensor:
+    """Of sRGB codes, both in 0..1 (IEC 61966-2-1)."""
+    return torch.where(codes <= 0.04045, codes / 12.92, ((codes.clamp_min(0.04) + 0.055) / 1.055) ** 2.4)
 
-    def cut(plane: Tensor, grain: int) -> Tensor:
-        side = CROP * grain
-        return torch.stack(
-            [plane[:, y * grain : y * grain + side, x * grain : x * grain + side] for y, x in row.tolist()]
-        )
 
-    return cut(image, CELL), cut(coarse, 1), cut(alpha, CELL)
+def codes(light: Tensor) -> Tensor:
+    """The inverse of `light`."""
+    curve = 1.055 * light.clamp_min(DARK) ** (1 / 2.4) - 0.055
+    return torch.where(light < DARK, 12.92 * light, curve)
 
 
 def load_codec(run: Path, device: torch.device) -> Autoencoder:
@@ -216,10 +222,10 @@ def _train_fine(
     figures: Figures,
     softer: Softer,
 ) -> None:
-    make = partial(make_batch, figures, max(1, settings.batch // CROPS), SIZE)
+    make = partial(make_batch, figures, max(1, settings.batch // RIMS), SIZE)
 
-    def loss(_: nn.Module, image: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-        return fine_losses(net, image, alpha)
+    def loss(_: nn.Module, image: Tensor, figure: Tensor) -> tuple[Tensor, Tensor]:
+        return fine_losses(net, image, figure)
 
     _learn(net.fine, run / "matting_fine.pt", settings, device, team, make, softer, loss)
 
@@ -241,8 +247,8 @@ def _learn(
     torch.manual_seed(1000 * stage.step + stage.rank)
     batches = endless(make, (6, stage.step, stage.rank), data_workers(device))
     for _ in stage.steps(log_every=25, save_every=100):
-        image, alpha = as_tensors(next(batches), device)
-        loss, mse = loss_of(half, softer(image), alpha)
+        image, figure = as_tensors(next(batches), device)
+        loss, mse = loss_of(half, softer(image), figure)
         stage.learn(loss, clip=1.0)
         average.update(half, stage.step)
         stage.note(loss=loss, mse=mse)

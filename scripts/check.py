@@ -27,7 +27,16 @@ STATIC = {
 SUPPLY = ("pinned", "licences", "audit")  # scripts/supply.py tells what they are
 NOT_CHECKED = 3  # its exit code
 NO_TESTS = 5  # pytest's exit code
-PYTEST = ["-m", "pytest", "-n", str(os.cpu_count()), "--dist", "loadfile", "--no-loadscope-reorder"]
+PYTEST = [
+    "-m",
+    "pytest",
+    "-n",
+    str(os.cpu_count()),
+    "--dist",
+    "loadfile",
+    "--no-loadscope-reorder",
+    "--durations=25",
+]
 
 
 def run(name: str, arguments: list[str]) -> bool:

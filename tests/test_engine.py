@@ -28,7 +28,7 @@ from faceavatar.errors import (
     ProviderUnavailable,
 )
 from faceavatar.image import to_uint8
-from faceavatar.matting import Matter
+from faceavatar.matting import Answer, Matter
 
 PHOTO = Path(__file__).parent / "fixtures" / "photos" / "astronaut.jpg"
 OTHER = PHOTO.with_name("obama.jpg")
@@ -446,13 +446,13 @@ def test_all_pictures_of_a_batch_go_through_the_matting_net_at_once(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fed: list[int] = []
-    whole = Matter.alphas
+    whole = Matter.answers
 
-    def counting(matter: Matter, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+    def counting(matter: Matter, images: Sequence[NDArray[np.uint8]]) -> list[Answer]:
         fed.append(len(images))
         return whole(matter, images)
 
-    monkeypatch.setattr(Matter, "alphas", counting)
+    monkeypatch.setattr(Matter, "answers", counting)
     result = AvatarEngine.load(tiny, provider="cpu").generate(ask(batch=3, bg_color="#0a0"))
     assert fed == [3]
     assert len(result.images) == 3

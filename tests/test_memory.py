@@ -224,6 +224,7 @@ def test_the_embedded_packs_forecast_is_near_at_every_shape(provider: str) -> No
 
 
 @pytest.mark.heavy
+@pytest.mark.filterwarnings("ignore")  # the libraries' own deprecations while they export
 @pytest.mark.parametrize("provider", ["cpu", "openvino"])
 def test_a_narrow_sd_packs_forecast_is_near_what_it_takes(tmp_path: Path, provider: str) -> None:
     import agreement

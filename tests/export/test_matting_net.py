@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from faceavatar.matting.composite import over
 from faceavatar_export import graphs
-from faceavatar_export.toon.matting_net import CELL, WIDTHS, FineNet, MattingNet, in_doubt
+from faceavatar_export.toon.matting_net import CELL, WIDTHS, FineNet, MattingNet, in_doubt, sides
 from faceavatar_export.toon.train_matting import SETTLED, codes, halo, light
 from faceavatar_export.verify import relative_error
 
@@ -26,8 +26,9 @@ def kernel(layer: nn.Linear) -> Tensor:
 def everywhere(net: FineNet, image: Tensor, coarse: Tensor, sight: Tensor) -> tuple[Tensor, Tensor]:
     """What the net computes, by convolutions over the whole picture that are set to 0 outside the rim."""
     known, rim = coarse.clamp(-6, 6), in_doubt(coarse).float()
-    hint = F.interpolate(net.hint(sight), scale_factor=4, mode="nearest")
-    x = torch.cat([F.pixel_unshuffle(image, CELL), known / 6, hint], dim=1)
+    cells, hint = F.pixel_unshuffle(image, CELL), F.interpolate(net.hint(sight), scale_factor=4.0)
+    near = sides(cells, coarse)
+    x = torch.cat([cells, near.way, near.figure, near.back, known / 6, hint], dim=1)
 
     def convolved(layer: nn.Linear, planes: Tensor) -> Tensor:
         return F.conv2d(planes, kernel(layer), layer.bias, padding=1)
@@ -35,9 +36,14 @@ def everywhere(net: FineNet, image: Tensor, coarse: Tensor, sight: Tensor) -> tu
     x = F.silu(convolved(net.first, x)) * rim
     for layer in (net.second, net.third):
         x = (x + F.silu(convolved(layer, x))) * rim
-    change = F.pixel_shuffle(convolved(net.head, x) * rim, CELL)
+    x = convolved(net.head, x)
+    taken, figure_taken = (F.pixel_shuffle(torch.sigmoid(x[:, at : at + 16]) * rim, CELL) for at in (0, 16))
+    other = F.pixel_shuffle(x[:, 32:] * rim, CELL)
     whole = F.interpolate(known, scale_factor=4, mode="bilinear", align_corners=False)
-    return whole + change[:, :1], ((image + 1) / 2 + change[:, 1:]).clamp(0, 1)
+    own, solved = torch.sigmoid(whole + other[:, :1]), F.pixel_shuffle(near.way, CELL).clamp(0, 1)
+    figure = F.interpolate(near.figure, scale_factor=4.0)
+    color = (1 - figure_taken) * image + figure_taken * figure
+    return own * (1 - taken) + solved * taken, ((color + 1) / 2 + other[:, 1:]).clamp(0, 1)
 
 
 @pytest.fixture
@@ -64,11 +70,26 @@ def test_the_fine_half_is_a_convolution_over_the_rim(fine: FineNet) -> None:
 
 def test_where_the_coarse_half_is_sure_nothing_changes(fine: FineNet) -> None:
     image, coarse = torch.rand(1, 3, 128, 128) * 2 - 1, disc(32, 9)
-    logits, colors = fine(image, coarse, torch.randn(1, WIDTHS[0], 8, 8))
+    with torch.inference_mode():
+        alpha, colors = fine(image, coarse, torch.randn(1, WIDTHS[0], 8, 8))
     sure = F.interpolate(in_doubt(coarse).float(), scale_factor=4.0, mode="nearest")[0, 0] == 0
     torch.testing.assert_close(colors[0][:, sure], ((image + 1) / 2)[0][:, sure])
-    assert logits[0, 0][sure].abs().min() > 3
+    assert float((alpha[0, 0][sure] - 0.5).abs().min()) > 0.45
     assert 0.5 < float(sure.float().mean()) < 0.9
+
+
+def test_between_two_colours_the_edge_is_solved_before_the_net_sees_it() -> None:
+    figure, back = torch.tensor([0.6, -0.4, -0.2]), torch.tensor([-0.7, 0.1, 0.9])
+    y, x = torch.meshgrid(*[torch.arange(128) - 63.5] * 2, indexing="ij")
+    alpha = (38 - torch.hypot(y, x)).clamp(0, 1)[None, None]
+    image = figure[:, None, None] * alpha + back[:, None, None] * (1 - alpha)
+    coarse = disc(32, 38 / CELL)
+    found = sides(F.pixel_unshuffle(image, CELL), coarse)
+    rim = in_doubt(coarse).expand(1, 3, 32, 32)
+    torch.testing.assert_close(found.figure[rim].view(3, -1).mean(1), figure, atol=0.05, rtol=0)
+    torch.testing.assert_close(found.back[rim].view(3, -1).mean(1), back, atol=0.05, rtol=0)
+    wide = F.interpolate(in_doubt(coarse).float(), scale_factor=4.0) > 0
+    assert float((F.pixel_shuffle(found.way, CELL) - alpha)[wide].abs().mean()) < 0.02
 
 
 def test_an_edge_between_sure_cells_is_in_doubt_and_one_cell_always_is() -> None:
@@ -112,8 +133,8 @@ def test_the_halo_that_is_learnt_from_is_that_of_the_runtimes_composites() -> No
     planes = [torch.from_numpy(one / 255).float().permute(2, 0, 1)[None] for one in (true, ours)]
     figure = planes[0] * torch.from_numpy(alpha)
     everything = torch.ones(1, 1, 16, 16, dtype=torch.bool)
-    logits = torch.logit(torch.from_numpy(guess)).flatten()
-    found = halo(logits, planes[1], torch.from_numpy(alpha).flatten(), figure, everything)
+    guessed, true_alpha = (torch.from_numpy(one).flatten() for one in (guess, alpha))
+    found = halo(guessed, planes[1], true_alpha, figure, everything)
     assert float(found) * 255 == pytest.approx(np.mean(errors), abs=0.5)
 
 

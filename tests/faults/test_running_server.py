@@ -80,8 +80,9 @@ FAULTS: tuple[Fault, ...] = (rude_callers, kill_worker, kill_broker, fill_disk, 
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
-    made = Disk(tmp_path / "disk")
+def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Disk]:
+    """Of so many megabytes as the test asks for, few by default."""
+    made = Disk(tmp_path / "disk", *([request.param] if hasattr(request, "param") else []))
     yield made
     made.close()
 
@@ -175,6 +176,7 @@ def test_every_call_ends_in_a_picture_or_a_typed_error_whatever_is_done_to_the_s
 
 
 @pytest.mark.heavy
+@pytest.mark.parametrize("disk", [1024], indirect=True)  # minutes of pictures fill a small one by themselves
 def test_the_same_for_minutes_in_any_order_on_the_toon_pack(
     serve: Callable[[str], Served], disk: Disk
 ) -> None:

@@ -24,7 +24,7 @@ from faceavatar_cli.queue.settings import QueueSettings, queue_settings
 
 _LOOK_SECONDS = 0.25
 _WORKER_STOP_SECONDS = 15.0
-_LONGEST_PAUSE = 30.0
+_LONGEST_PAUSE = 10.0  # seconds: a start that fails costs little, and whoever waits waits that long twice
 _STEADY_SECONDS = 60.0
 
 log = logging.getLogger(__name__)

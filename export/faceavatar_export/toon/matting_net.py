@@ -8,6 +8,8 @@ pixel neither can be told without the other.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,6 +20,8 @@ RAW = 3 * CELL**2
 WIDTHS = (32, 64, 96, 128)  # of the coarse half's grids of 32, 16, 8 and 4 cells a side
 FINE = 96
 HINT = 8  # what the fine half hears of how the coarse half sees a place
+AROUND = 7  # cells a side of where both sides of an edge are looked for
+NOTHING = 1e-3  # of the weight there, that a cell's own colour has where neither side is sure
 DOUBT = 4.6  # logits of the coarse half nearer to 0 than this are for the fine one: alpha in 0.01..0.99
 SURE = 6.0  # logits of the coarse half beyond this say no more to the fine one
 
@@ -114,35 +118,69 @@ def _after_nothing(rows: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(rows[:1]), rows])
 
 
+class _Sides(NamedTuple):
+    """What lies on both sides of an edge: the figure's and the background's mean colours around each cell
+    (B, 3, h, w), where the coarse half is sure of them, and how far each pixel's colour has gone from the one
+    to the other, (B, CELL**2, h, w), near 0..1. Colours in -1..1."""
+
+    figure: Tensor
+    back: Tensor
+    way: Tensor
+
+
+def sides(cells: Tensor, coarse: Tensor) -> _Sides:
+    """Of a picture's cells (B, RAW, h, w) and the coarse logits (B, 1, h, w)."""
+    pixels = cells.unflatten(1, (3, CELL**2))
+    mean, alpha = pixels.mean(dim=2), torch.sigmoid(coarse)
+    sure = torch.cat([F.relu(alpha - 0.8), F.relu(0.2 - alpha)], dim=1)
+    near = F.avg_pool2d(
+        torch.cat([mean * sure[:, :1], mean * sure[:, 1:], sure], dim=1), AROUND, 1, AROUND // 2
+    )
+    front = (near[:, :3] + NOTHING * mean) / (near[:, 6:7] + NOTHING)
+    back = (near[:, 3:6] + NOTHING * mean) / (near[:, 7:] + NOTHING)
+    line = front - back
+    gone = (pixels * line[:, :, None]).sum(dim=1) - (back * line).sum(dim=1, keepdim=True)
+    return _Sides(front, back, (gone / (line.square().sum(dim=1, keepdim=True) + 0.01)).clamp(-1, 2))
+
+
 class FineNet(nn.Module):
     """Convolutions of 3x3 cells over the rim alone. Without norms: what they would see differs from picture
     to picture in nothing that matters at an edge.
 
+    An edge between two colours is solved before the net sees it (`sides`); what the net says of each pixel is
+    how much of that solution it takes, and what else alpha and colour are where it does not.
     image (B, 3, 4 h, 4 w) in -1..1, the coarse half's logits (B, 1, h, w) and sight (B, WIDTHS[0], h / 4,
-    w / 4) -> logits of alpha (B, 1, 4 h, 4 w) and colours (B, 3, 4 h, 4 w) in 0..1.
+    w / 4) -> alpha (B, 1, 4 h, 4 w) and colours (B, 3, 4 h, 4 w), both in 0..1.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.cells, self.pixels = nn.PixelUnshuffle(CELL), nn.PixelShuffle(CELL)
         self.hint = nn.Conv2d(WIDTHS[0], HINT, 1)
-        self.first = nn.Linear(9 * (RAW + 1 + HINT), FINE)
+        self.first = nn.Linear(9 * (RAW + CELL**2 + 7 + HINT), FINE)
         self.second = nn.Linear(9 * FINE, FINE)
         self.third = nn.Linear(9 * FINE, FINE)
-        self.head = nn.Linear(9 * FINE, 4 * CELL**2)
+        self.head = nn.Linear(9 * FINE, 6 * CELL**2)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, image: Tensor, coarse: Tensor, sight: Tensor) -> tuple[Tensor, Tensor]:
-        known = coarse.clamp(-SURE, SURE)
+        known, cells = coarse.clamp(-SURE, SURE), self.cells(image)
         hint = F.interpolate(self.hint(sight), scale_factor=float(CELL), mode="nearest")
-        rim = _Rim(in_doubt(coarse))
-        x = F.silu(self.first(rim.seen(torch.cat([self.cells(image), known / SURE, hint], dim=1))))
+        near, rim = sides(cells, coarse), _Rim(in_doubt(coarse))
+        x = torch.cat([cells, near.way, near.figure, near.back, known / SURE, hint], dim=1)
+        x = F.silu(self.first(rim.seen(x)))
         x = x + F.silu(self.second(rim.shared(x)))
         x = x + F.silu(self.third(rim.shared(x)))
-        change = self.pixels(rim.spread(self.head(rim.shared(x))))
+        x = self.head(rim.shared(x))
+        taken, other = torch.sigmoid(x[:, : 2 * CELL**2]), x[:, 2 * CELL**2 :]
+        said = self.pixels(rim.spread(torch.cat([taken, other], dim=1)))  # all 0 in sure cells
         whole = F.interpolate(known, scale_factor=float(CELL), mode="bilinear", align_corners=False)
-        return whole + change[:, :1], ((image + 1) / 2 + change[:, 1:]).clamp(0, 1)
+        own = torch.sigmoid(whole + said[:, 2:3])
+        alpha = own + said[:, :1] * (self.pixels(near.way).clamp(0, 1) - own)
+        figure = F.interpolate(near.figure, scale_factor=float(CELL), mode="nearest")
+        color = (image + said[:, 1:2] * (figure - image) + 1) / 2 + said[:, 3:]
+        return alpha, color.clamp(0, 1)
 
 
 def in_doubt(coarse: Tensor) -> Tensor:
@@ -167,5 +205,5 @@ class MattingNet(nn.Module):
         self.coarse, self.fine = CoarseNet(), FineNet()
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        logits, foreground = self.fine(image, *self.coarse.told(F.avg_pool2d(image, CELL)))
-        return torch.sigmoid(logits), foreground
+        alpha, foreground = self.fine(image, *self.coarse.told(F.avg_pool2d(image, CELL)))
+        return alpha, foreground

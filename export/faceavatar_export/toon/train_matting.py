@@ -78,18 +78,16 @@ def as_made(image: Tensor, codec: Autoencoder, latent_noise: float) -> Tensor:
     return torch.cat([decoded, image[len(some) :]])
 
 
-def losses(logits: Tensor, alpha: Tensor, where: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The loss of a batch, and its mean squared error: of all pixels, or of those `where` (B, 1, S, S) says.
+def losses(logits: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of a batch, and its mean squared error.
 
     Cross-entropy finds the figure, absolute errors of alpha and of its slopes make the edge.
     """
-    logits = logits.float()
-    weight = torch.ones_like(logits) if where is None else where.float()
-    total = weight.sum().clamp_min(1)
-    error = (torch.sigmoid(logits) - alpha) * weight
-    slopes = error.diff(dim=-1).abs().sum() + error.diff(dim=-2).abs().sum()
-    doubt = F.binary_cross_entropy_with_logits(logits, alpha, weight, reduction="sum")
-    return (doubt + error.abs().sum() + 2 * slopes) / total, error.detach().square().sum() / total
+    guess = torch.sigmoid(logits.float())
+    error = guess - alpha
+    slopes = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    loss = F.binary_cross_entropy_with_logits(logits.float(), alpha) + error.abs().mean() + 2 * slopes
+    return loss, error.detach().square().mean()
 
 
 def coarse_losses(net: CoarseNet, image: Tensor, figure: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,21 +101,24 @@ def fine_losses(net: MattingNet, image: Tensor, figure: Tensor) -> tuple[Tensor,
     with torch.autocast(image.device.type, torch.bfloat16):
         with torch.no_grad():
             coarse, sight = (part.float() for part in net.coarse.told(F.avg_pool2d(image, CELL)))
-        logits, colors = net.fine(image, coarse, sight)
+        alpha, colors = (part.float() for part in net.fine(image, coarse, sight))
     rim = F.interpolate(in_doubt(coarse).float(), scale_factor=float(CELL), mode="nearest") > 0
-    truth = figure[:, 3:][rim]
-    loss, mse = losses(logits.float(), figure[:, 3:], rim)
-    return loss + 4 * halo(logits[rim].float(), colors.float(), truth, figure[:, :3], rim), mse
+    error = (alpha - figure[:, 3:]) * rim
+    total = rim.sum()
+    slopes = error.diff(dim=-1).abs().sum() + error.diff(dim=-2).abs().sum()
+    seen = halo(alpha[rim], colors, figure[:, 3:][rim], figure[:, :3], rim)
+    loss = (error.abs().sum() + slopes) / total + 4 * seen
+    return loss, error.detach().square().sum() / total
 
 
-def halo(logits: Tensor, colors: Tensor, alpha: Tensor, figure: Tensor, rim: Tensor) -> Tensor:
+def halo(guess: Tensor, colors: Tensor, alpha: Tensor, figure: Tensor, rim: Tensor) -> Tensor:
     """How far a cut-out is from the true one on black and on white, in codes of 0..1, over the pixels `rim`
-    (B, 1, S, S): logits and alpha of those pixels (n,); colours, and true colours times alpha, of all
+    (B, 1, S, S): guessed and true alpha of those pixels (n,); colours, and true colours times alpha, of all
     (B, 3, S, S). Composited in linear light, as the runtime does it, and settled as there.
     """
-    guess = ((torch.sigmoid(logits) - SETTLED) / (1 - 2 * SETTLED)).clamp(0, 1)
+    guess = ((guess - SETTLED) / (1 - 2 * SETTLED)).clamp(0, 1)
     shown = 1 - guess
-    total = torch.zeros((), device=logits.device)
+    total = torch.zeros((), device=guess.device)
     for channel in range(3):
         pure = figure[:, channel : channel + 1][rim] / alpha.clamp_min(1 / 255)
         true, ours = light(pure.clamp(0, 1)) * alpha, light(colors[:, channel : channel + 1][rim]) * guess

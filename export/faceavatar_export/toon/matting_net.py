@@ -1,9 +1,9 @@
 """The toon pack's matting net: where the figure is, seen at 128 pixels a side, and its edge, seen at 512.
 
 Drawn data gives exact alpha and colours for free. The coarse half is a U-Net on the whole picture made small.
-The fine half looks at the rim that the coarse one leaves in doubt, and nowhere else: a tenth of a picture, so
-that it can be wide. It answers with alpha and with the figure's own colours, for in a line thinner than a
-pixel neither can be told without the other.
+The fine half looks at the pixels that the coarse one leaves in doubt, and nowhere else: a tenth of a picture.
+It answers with alpha and with the figure's own colours, for in a line thinner than a pixel neither can be
+told without the other.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ SIZE = 512
 CELL = 4  # pixels a side of what the fine half sees as one place, and the coarse half as one pixel
 RAW = 3 * CELL**2
 WIDTHS = (32, 64, 96, 128)  # of the coarse half's grids of 32, 16, 8 and 4 cells a side
-FINE = 96
-HINT = 8  # what the fine half hears of how the coarse half sees a place
+FINE = 96  # numbers in each of the fine half's layers
+REACH = 3  # pixels to each side that it sees of a place
+SEEN = 5  # numbers that it sees of each of them
+HINT = 8  # what it hears of how the coarse half sees a place
 AROUND = 7  # cells a side of where both sides of an edge are looked for
 NOTHING = 1e-3  # of the weight there, that a cell's own colour has where neither side is sure
 DOUBT = 4.6  # logits of the coarse half nearer to 0 than this are for the fine one: alpha in 0.01..0.99
@@ -78,46 +80,6 @@ class CoarseAlpha(nn.Module):
         return torch.sigmoid(self.coarse(image))
 
 
-class _Rim:
-    """Cells in doubt, as rows: where their neighbours lie, among all cells and among themselves.
-
-    Planes are padded by one cell, so that every cell in doubt has eight neighbours.
-    """
-
-    def __init__(self, doubt: Tensor) -> None:
-        batch, _, height, width = doubt.shape
-        self.grid = (batch, height + 2, width + 2)
-        active = F.pad(doubt.float(), (1, 1, 1, 1)).reshape(-1)
-        at = torch.nonzero(active)[:, 0]
-        steps = [y * (width + 2) + x for y in (-1, 0, 1) for x in (-1, 0, 1)]
-        self.around = at[:, None] + torch.tensor(steps, device=doubt.device)  # (n, 9) among all cells
-        self.slot = torch.cumsum(active.long(), 0) * active.long()  # its row, from 1; 0 for a sure cell
-        self.among = self.slot.index_select(0, self.around.flatten()).unflatten(0, (-1, 9))  # (n, 9) rows
-
-    def seen(self, planes: Tensor) -> Tensor:
-        """(B, C, h, w) -> (n, 9 C): each doubtful cell and its neighbours."""
-        rows = F.pad(planes, (1, 1, 1, 1)).permute(0, 2, 3, 1).flatten(0, 2)
-        return _picked(rows, self.around)
-
-    def shared(self, rows: Tensor) -> Tensor:
-        """(n, C) -> (n, 9 C), as seen; sure neighbours are 0."""
-        return _picked(_after_nothing(rows), self.among)
-
-    def spread(self, rows: Tensor) -> Tensor:
-        """(n, C) -> (B, C, h, w), 0 in sure cells."""
-        planes = F.embedding(self.slot, _after_nothing(rows)).unflatten(0, self.grid)
-        return torch.as_tensor(planes[:, 1:-1, 1:-1].permute(0, 3, 1, 2))
-
-
-def _picked(rows: Tensor, at: Tensor) -> Tensor:
-    # As an embedding: its gradient is the fast one.
-    return F.embedding(at, rows).flatten(1)
-
-
-def _after_nothing(rows: Tensor) -> Tensor:
-    return torch.cat([torch.zeros_like(rows[:1]), rows])
-
-
 class _Sides(NamedTuple):
     """What lies on both sides of an edge: the figure's and the background's mean colours around each cell
     (B, 3, h, w), where the coarse half is sure of them, and how far each pixel's colour has gone from the one
@@ -144,10 +106,10 @@ def sides(cells: Tensor, coarse: Tensor) -> _Sides:
 
 
 class FineNet(nn.Module):
-    """Convolutions of 3x3 cells over the rim alone. Without norms: what they would see differs from picture
-    to picture in nothing that matters at an edge.
+    """A small net for each pixel in doubt and what lies REACH around it; the same at every place, so that
+    every pixel of every rim teaches it.
 
-    An edge between two colours is solved before the net sees it (`sides`); what the net says of each pixel is
+    An edge between two colours is solved before the net sees it (`sides`); what the net says of a pixel is
     how much of that solution it takes, and what else alpha and colour are where it does not.
     image (B, 3, 4 h, 4 w) in -1..1, the coarse half's logits (B, 1, h, w) and sight (B, WIDTHS[0], h / 4,
     w / 4) -> alpha (B, 1, 4 h, 4 w) and colours (B, 3, 4 h, 4 w), both in 0..1.
@@ -157,43 +119,147 @@ class FineNet(nn.Module):
         super().__init__()
         self.cells, self.pixels = nn.PixelUnshuffle(CELL), nn.PixelShuffle(CELL)
         self.hint = nn.Conv2d(WIDTHS[0], HINT, 1)
-        self.first = nn.Linear(9 * (RAW + CELL**2 + 7 + HINT), FINE)
-        self.second = nn.Linear(9 * FINE, FINE)
-        self.third = nn.Linear(9 * FINE, FINE)
-        self.head = nn.Linear(9 * FINE, 6 * CELL**2)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.first = nn.Conv2d(SEEN, FINE, 2 * REACH + 1)
+        self.further = nn.Conv2d(6 + HINT, FINE, 1, bias=False)
+        self.second = nn.Conv2d(FINE, FINE, 1)
+        self.third = nn.Conv2d(FINE, FINE, 1)
+        self.head = nn.Conv2d(FINE, 6, 1)
+        for part in self.head.parameters():
+            nn.init.zeros_(part)
 
     def forward(self, image: Tensor, coarse: Tensor, sight: Tensor) -> tuple[Tensor, Tensor]:
+        view = self.view(image, coarse, sight)
+        place = _Cells(in_doubt(coarse))
+        x = self.first(place.around(view.seen)) + self.further(place.at_cells(view.further))
+        x = self.said(x)
+        return view.answer(place.spread(x), self.pixels)
+
+    def at(self, image: Tensor, coarse: Tensor, sight: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
+        """As forward, with the pixels `where` (B, 1, 4 h, 4 w) bool in place of those in doubt: for learning
+        from a part of them."""
+        view = self.view(image, coarse, sight)
+        place = _Pixels(where)
+        window = self.first.weight.permute(0, 2, 3, 1).flatten(1)
+        x = F.linear(place.around(self.pixels(view.seen)), window, self.first.bias)
+        x = x + F.linear(place.at_cells(view.further), self.further.weight[:, :, 0, 0])
+        x = self.said(x[:, :, None, None])[:, :, 0, 0]
+        return view.answer(self.cells(place.spread(x)), self.pixels)
+
+    def view(self, image: Tensor, coarse: Tensor, sight: Tensor) -> _View:
+        """All that is computed of the whole picture."""
         known, cells = coarse.clamp(-SURE, SURE), self.cells(image)
-        hint = F.interpolate(self.hint(sight), scale_factor=float(CELL), mode="nearest")
-        near, rim = sides(cells, coarse), _Rim(in_doubt(coarse))
-        x = torch.cat([cells, near.way, near.figure, near.back, known / SURE, hint], dim=1)
-        x = F.silu(self.first(rim.seen(x)))
-        x = x + F.silu(self.second(rim.shared(x)))
-        x = x + F.silu(self.third(rim.shared(x)))
-        x = self.head(rim.shared(x))
-        taken, other = torch.sigmoid(x[:, : 2 * CELL**2]), x[:, 2 * CELL**2 :]
-        said = self.pixels(rim.spread(torch.cat([taken, other], dim=1)))  # all 0 in sure cells
+        near = sides(cells, coarse)
         whole = F.interpolate(known, scale_factor=float(CELL), mode="bilinear", align_corners=False)
-        own = torch.sigmoid(whole + said[:, 2:3])
-        alpha = own + said[:, :1] * (self.pixels(near.way).clamp(0, 1) - own)
-        figure = F.interpolate(near.figure, scale_factor=float(CELL), mode="nearest")
-        color = (image + said[:, 1:2] * (figure - image) + 1) / 2 + said[:, 3:]
-        return alpha, color.clamp(0, 1)
+        away = (cells.unflatten(1, (3, -1)) - near.back[:, :, None]).flatten(1, 2)
+        hint = F.interpolate(self.hint(sight), scale_factor=float(CELL), mode="nearest")
+        seen = torch.cat([away, near.way, self.cells(whole / SURE)], dim=1)
+        return _View(cells, whole, near, seen, torch.cat([near.figure, near.back, hint], dim=1))
+
+    def said(self, x: Tensor) -> Tensor:
+        """(n, FINE, a, b) -> (n, 6, a, b): how much of the solution's alpha and colour, logits, colours."""
+        x = F.silu(x)
+        x = x + F.silu(self.second(x))
+        x = x + F.silu(self.third(x))
+        x = self.head(x)
+        return torch.cat([torch.sigmoid(x[:, :2]), x[:, 2:]], dim=1)
+
+
+class _View(NamedTuple):
+    """cells (B, RAW, h, w), whole (B, 1, 4 h, 4 w): logits. seen (B, SEEN CELL**2, h, w): of each pixel,
+    how far its colour is from the background's, the way gone, the logits. further (B, 6 + HINT, h, w): of
+    each cell.
+    """
+
+    cells: Tensor
+    whole: Tensor
+    near: _Sides
+    seen: Tensor
+    further: Tensor
+
+    def answer(self, said: Tensor, pixels: nn.PixelShuffle) -> tuple[Tensor, Tensor]:
+        """Alpha and colours; said (B, 6 CELL**2, h, w), all 0 in sure places."""
+        many = CELL**2
+        own = torch.sigmoid(self.whole + pixels(said[:, 2 * many : 3 * many]))
+        alpha = own + pixels(said[:, :many]) * (pixels(self.near.way).clamp(0, 1) - own)
+        cells = self.cells.unflatten(1, (3, many))
+        taken = said[:, None, many : 2 * many] * (self.near.figure[:, :, None] - cells)
+        color = (cells + taken + 1) / 2 + said[:, 3 * many :].unflatten(1, (3, many))
+        return alpha, pixels(color.flatten(1, 2)).clamp(0, 1)
+
+
+class _Cells:
+    """The cells in doubt, as a batch of small pictures."""
+
+    def __init__(self, doubt: Tensor) -> None:
+        """doubt: (B, 1, h, w)."""
+        batch, _, high, wide = doubt.shape
+        self.grid = (batch, high + 2, wide + 2)  # with one cell around, so that each has its neighbours
+        active = F.pad(doubt.float(), (1, 1, 1, 1)).reshape(-1)
+        self.at = torch.nonzero(active)[:, 0]
+        self.slot = torch.cumsum(active.long(), 0) * active.long()  # its row, from 1; 0 for a sure cell
+
+    def around(self, planes: Tensor) -> Tensor:
+        """(B, C CELL**2, h, w) -> (n, C, CELL + 2 REACH, CELL + 2 REACH): a cell's pixels and those around
+        it, 0 beyond the picture."""
+        wide = self.grid[2]
+        steps = [y * wide + x for y in (-1, 0, 1) for x in (-1, 0, 1)]
+        near = self.at[:, None] + torch.tensor(steps, device=planes.device)
+        blocks = F.embedding(near, self._rows(planes)).unflatten(2, (-1, CELL, CELL)).unflatten(1, (3, 3))
+        pictures = blocks.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+        inner = slice(CELL - REACH, REACH - CELL)
+        return torch.as_tensor(pictures[:, :, inner, inner])
+
+    def at_cells(self, planes: Tensor) -> Tensor:
+        """(B, C, h, w) -> (n, C, 1, 1)."""
+        return torch.as_tensor(F.embedding(self.at, self._rows(planes))[:, :, None, None])
+
+    def spread(self, answers: Tensor) -> Tensor:
+        """(n, C, CELL, CELL) -> (B, C CELL**2, h, w), 0 in sure cells."""
+        rows = answers.flatten(1)
+        planes = F.embedding(self.slot, torch.cat([torch.zeros_like(rows[:1]), rows]))
+        return torch.as_tensor(planes.unflatten(0, self.grid)[:, 1:-1, 1:-1].permute(0, 3, 1, 2))
+
+    def _rows(self, planes: Tensor) -> Tensor:
+        return F.pad(planes, (1, 1, 1, 1)).permute(0, 2, 3, 1).flatten(0, 2)
+
+
+class _Pixels:
+    """Any pixels, as rows."""
+
+    def __init__(self, where: Tensor) -> None:
+        """where: (B, 1, H, W) bool."""
+        batch, _, self.high, self.wide = where.shape
+        self.batch, self.flat = batch, where.reshape(-1)
+        self.picture, _, self.row, self.column = torch.nonzero(where, as_tuple=True)
+
+    def around(self, planes: Tensor) -> Tensor:
+        """(B, C, H, W) -> (n, (2 REACH + 1)**2 C): what lies around each, 0 beyond the picture."""
+        high, wide = self.high + 2 * REACH, self.wide + 2 * REACH
+        rows = F.pad(planes, (REACH,) * 4).permute(0, 2, 3, 1).flatten(0, 2)
+        corner = (self.picture * high + self.row) * wide + self.column
+        steps = [y * wide + x for y in range(2 * REACH + 1) for x in range(2 * REACH + 1)]
+        return F.embedding(corner[:, None] + torch.tensor(steps, device=planes.device), rows).flatten(1)
+
+    def at_cells(self, planes: Tensor) -> Tensor:
+        """(B, C, h, w) -> (n, C): what is said of each one's cell."""
+        high, wide = self.high // CELL, self.wide // CELL
+        at = (self.picture * high + self.row // CELL) * wide + self.column // CELL
+        return F.embedding(at, planes.permute(0, 2, 3, 1).flatten(0, 2))
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """(n, C) -> (B, C, H, W), 0 elsewhere."""
+        planes = torch.zeros(len(self.flat), rows.shape[1], dtype=rows.dtype, device=rows.device)
+        planes = planes.masked_scatter(self.flat[:, None], rows)
+        return torch.as_tensor(planes.unflatten(0, (self.batch, self.high, self.wide)).permute(0, 3, 1, 2))
 
 
 def in_doubt(coarse: Tensor) -> Tensor:
-    """Cells (B, 1, h, w) that the coarse logits leave in doubt, and all beside them; one at least, since not
-    every runtime takes an empty list."""
+    """Cells (B, 1, h, w) that the coarse logits leave in doubt; one at least, since not every runtime takes
+    an empty list."""
     # Where it jumps from sure to sure no cell is in doubt, and the edge lies between them all the same.
-    doubt, inside = (_around(part.float()) for part in (coarse.abs() < DOUBT, coarse > 0))
+    inside = F.avg_pool2d((coarse > 0).float(), 3, stride=1, padding=1, count_include_pad=False)
     corner = torch.arange(coarse.shape[2] * coarse.shape[3], device=coarse.device).view_as(coarse[:1]) == 0
-    return (doubt > 0) | ((inside > 0) & (inside < 1)) | corner
-
-
-def _around(planes: Tensor) -> Tensor:
-    return F.avg_pool2d(planes, 3, stride=1, padding=1, count_include_pad=False)
+    return (coarse.abs() < DOUBT) | ((inside > 0) & (inside < 1)) | corner
 
 
 class MattingNet(nn.Module):

@@ -22,7 +22,8 @@ FINE = 96  # numbers in each of the fine half's layers
 REACH = 3  # pixels to each side that it sees of a place
 SEEN = 5  # numbers that it sees of each of them
 HINT = 8  # what it hears of how the coarse half sees a place
-AROUND = 7  # cells a side of where both sides of an edge are looked for
+AROUND = 9  # cells a side of where both sides of an edge are looked for
+REGULARIZATION = 4e-4  # of the guide's variance, colours in -1..1
 NOTHING = 1e-3  # of the weight there, that a cell's own colour has where neither side is sure
 DOUBT = 4.6  # logits of the coarse half nearer to 0 than this are for the fine one: alpha in 0.01..0.99
 SURE = 6.0  # logits of the coarse half beyond this say no more to the fine one
@@ -82,35 +83,68 @@ class CoarseAlpha(nn.Module):
 
 class _Sides(NamedTuple):
     """What lies on both sides of an edge: the figure's and the background's mean colours around each cell
-    (B, 3, h, w), where the coarse half is sure of them, and how far each pixel's colour has gone from the one
-    to the other, (B, CELL**2, h, w), near 0..1. Colours in -1..1."""
+    (B, 3, h, w), where the coarse half is sure of them, colours in -1..1; and alpha as the colours around
+    tell it, of each pixel (B, CELL**2, h, w), near 0..1."""
 
     figure: Tensor
     back: Tensor
-    way: Tensor
+    alpha: Tensor
 
 
 def sides(cells: Tensor, coarse: Tensor) -> _Sides:
-    """Of a picture's cells (B, RAW, h, w) and the coarse logits (B, 1, h, w)."""
+    """Of a picture's cells (B, RAW, h, w) and the coarse logits (B, 1, h, w).
+
+    Alpha is that of a guided filter with colours as the guide (He et al., ECCV 2010), solved for cells.
+    """
     pixels = cells.unflatten(1, (3, CELL**2))
     mean, alpha = pixels.mean(dim=2), torch.sigmoid(coarse)
     sure = torch.cat([F.relu(alpha - 0.8), F.relu(0.2 - alpha)], dim=1)
-    near = F.avg_pool2d(
-        torch.cat([mean * sure[:, :1], mean * sure[:, 1:], sure], dim=1), AROUND, 1, AROUND // 2
+    known = torch.cat([mean * sure[:, :1], mean * sure[:, 1:], sure], dim=1)
+    squares = torch.cat([mean * mean, mean[:, :2] * mean[:, 1:], mean[:, :1] * mean[:, 2:]], dim=1)
+    near = _around(torch.cat([known, mean, alpha, mean * alpha, squares], dim=1))
+    front, back, seen, center = near[:, :3], near[:, 3:6], near[:, 6:8], near[:, 8:11]
+    level, both, square = near[:, 11:12], near[:, 12:15], near[:, 15:]
+    front = (front + NOTHING * mean) / (seen[:, :1] + NOTHING)
+    back = (back + NOTHING * mean) / (seen[:, 1:] + NOTHING)
+    crossed = torch.cat([center[:, :2] * center[:, 1:], center[:, :1] * center[:, 2:]], dim=1)
+    own = square[:, :3] - center * center + REGULARIZATION
+    slopes = _solved(own, square[:, 3:] - crossed, both - center * level)
+    offset = level - (slopes * center).sum(dim=1, keepdim=True)
+    smooth = _around(torch.cat([slopes, offset], dim=1))
+    told = (pixels * smooth[:, :3, None]).sum(dim=1) + smooth[:, 3:]
+    return _Sides(front, back, told.clamp(-0.5, 1.5))
+
+
+def _around(planes: Tensor) -> Tensor:
+    """The mean of AROUND x AROUND cells."""
+    for side in ((AROUND, 1), (1, AROUND)):
+        padding = (side[0] // 2, side[1] // 2)
+        planes = F.avg_pool2d(planes, side, stride=1, padding=padding, count_include_pad=False)
+    return torch.as_tensor(planes)
+
+
+def _solved(own: Tensor, crossed: Tensor, right: Tensor) -> Tensor:
+    """x of the symmetric systems A x = right (B, 3, h, w), by cofactors: own are A's (00, 11, 22), crossed
+    its (01, 12, 02)."""
+    a, d, f = own.split(1, dim=1)
+    b, e, c = crossed.split(1, dim=1)
+    first, second, third = d * f - e * e, c * e - b * f, b * e - c * d
+    rows = (
+        torch.cat([first, second, third], dim=1),
+        torch.cat([second, a * f - c * c, b * c - a * e], dim=1),
+        torch.cat([third, b * c - a * e, a * d - b * b], dim=1),
     )
-    front = (near[:, :3] + NOTHING * mean) / (near[:, 6:7] + NOTHING)
-    back = (near[:, 3:6] + NOTHING * mean) / (near[:, 7:] + NOTHING)
-    line = front - back
-    gone = (pixels * line[:, :, None]).sum(dim=1) - (back * line).sum(dim=1, keepdim=True)
-    return _Sides(front, back, (gone / (line.square().sum(dim=1, keepdim=True) + 0.01)).clamp(-1, 2))
+    whole = a * first + b * second + c * third
+    top = torch.cat([(row * right).sum(dim=1, keepdim=True) for row in rows], dim=1)
+    return torch.as_tensor(top / whole.clamp_min(1e-12))
 
 
 class FineNet(nn.Module):
     """A small net for each pixel in doubt and what lies REACH around it; the same at every place, so that
     every pixel of every rim teaches it.
 
-    An edge between two colours is solved before the net sees it (`sides`); what the net says of a pixel is
-    how much of that solution it takes, and what else alpha and colour are where it does not.
+    What the colours around tell of alpha is solved before the net sees it (`sides`); what the net says of a
+    pixel is how much of that it takes, and what else alpha and colour are where it does not.
     image (B, 3, 4 h, 4 w) in -1..1, the coarse half's logits (B, 1, h, w) and sight (B, WIDTHS[0], h / 4,
     w / 4) -> alpha (B, 1, 4 h, 4 w) and colours (B, 3, 4 h, 4 w), both in 0..1.
     """
@@ -126,6 +160,9 @@ class FineNet(nn.Module):
         self.head = nn.Conv2d(FINE, 6, 1)
         for part in self.head.parameters():
             nn.init.zeros_(part)
+        assert self.head.bias is not None
+        with torch.no_grad():  # it begins with what is solved, and with the picture's colours
+            self.head.bias[:2] = torch.tensor([3.0, -1.0])
 
     def forward(self, image: Tensor, coarse: Tensor, sight: Tensor) -> tuple[Tensor, Tensor]:
         view = self.view(image, coarse, sight)
@@ -152,7 +189,7 @@ class FineNet(nn.Module):
         whole = F.interpolate(known, scale_factor=float(CELL), mode="bilinear", align_corners=False)
         away = (cells.unflatten(1, (3, -1)) - near.back[:, :, None]).flatten(1, 2)
         hint = F.interpolate(self.hint(sight), scale_factor=float(CELL), mode="nearest")
-        seen = torch.cat([away, near.way, self.cells(whole / SURE)], dim=1)
+        seen = torch.cat([away, near.alpha, self.cells(whole / SURE)], dim=1)
         return _View(cells, whole, near, seen, torch.cat([near.figure, near.back, hint], dim=1))
 
     def said(self, x: Tensor) -> Tensor:
@@ -165,9 +202,9 @@ class FineNet(nn.Module):
 
 
 class _View(NamedTuple):
-    """cells (B, RAW, h, w), whole (B, 1, 4 h, 4 w): logits. seen (B, SEEN CELL**2, h, w): of each pixel,
-    how far its colour is from the background's, the way gone, the logits. further (B, 6 + HINT, h, w): of
-    each cell.
+    """cells (B, RAW, h, w), whole (B, 1, 4 h, 4 w): logits. seen (B, SEEN CELL**2, h, w): of each pixel, how
+    far its colour is from the background's, alpha as colours tell it, the logits. further
+    (B, 6 + HINT, h, w): of each cell.
     """
 
     cells: Tensor
@@ -180,7 +217,7 @@ class _View(NamedTuple):
         """Alpha and colours; said (B, 6 CELL**2, h, w), all 0 in sure places."""
         many = CELL**2
         own = torch.sigmoid(self.whole + pixels(said[:, 2 * many : 3 * many]))
-        alpha = own + pixels(said[:, :many]) * (pixels(self.near.way).clamp(0, 1) - own)
+        alpha = own + pixels(said[:, :many]) * (pixels(self.near.alpha).clamp(0, 1) - own)
         cells = self.cells.unflatten(1, (3, many))
         taken = said[:, None, many : 2 * many] * (self.near.figure[:, :, None] - cells)
         color = (cells + taken + 1) / 2 + said[:, 3 * many :].unflatten(1, (3, many))

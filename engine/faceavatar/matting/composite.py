@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,4 +56,4 @@ def over(foreground: Bytes, alpha: Floats, color: str) -> Bytes:
 
 def straight(foreground: Bytes, alpha: Floats) -> Bytes:
     """Straight-alpha RGBA uint8 (H, W, 4) of foreground colours (H, W, 3) and alpha (H, W) 0..1."""
-    return np.dstack([foreground, np.rint(alpha * 255).astype(np.uint8)])
+    return np.asarray(cv2.merge([*cv2.split(foreground), np.rint(alpha * 255).astype(np.uint8)]))

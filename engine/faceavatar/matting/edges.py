@@ -55,16 +55,12 @@ def _fitted(image: Bytes, alpha: Floats, share: float, side: int) -> Floats:
     unsure = ((alpha > 0.01) & (alpha < 0.99)).astype(np.float32)
     touched = (cv2.resize(unsure, grid, interpolation=cv2.INTER_AREA) > 0).astype(np.uint8)
     near = cv2.dilate(touched, np.ones((2 * radius + 1, 2 * radius + 1), np.uint8))
-    rows, columns = np.nonzero(cv2.resize(near, (width, height), interpolation=cv2.INTER_NEAREST))
-    slope, rest = (
-        np.asarray(cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)[
-            rows, columns
-        ]
-        for part in (slopes, offset)
-    )
-    colors = image[rows, columns].astype(np.float32) / 255
+    at = np.flatnonzero(cv2.resize(near, (width, height), interpolation=cv2.INTER_NEAREST))
+    functions = cv2.resize(np.dstack([slopes, offset]), (width, height), interpolation=cv2.INTER_LINEAR)
+    there = functions.reshape(-1, 4)[at]
+    colors = image.reshape(-1, 3)[at].astype(np.float32) / 255
     result = np.clip(alpha, 0, 1)
-    result[rows, columns] = np.clip((slope * colors).sum(axis=1) + rest, 0, 1)
+    result.reshape(-1)[at] = np.clip(np.einsum("ij,ij->i", there[:, :3], colors) + there[:, 3], 0, 1)
     return np.asarray(result, np.float32)
 
 
@@ -83,7 +79,7 @@ def _functions(guide: Floats, alpha: Floats, radius: int) -> tuple[Floats, Float
         for i, j in combinations_with_replacement(range(3), 2)
     }
     slopes = _solve(variance, shared)
-    return mean(slopes), mean(level - (slopes * center).sum(axis=2))
+    return mean(slopes), mean(level - np.einsum("hwc,hwc->hw", slopes, center))
 
 
 def _solve(matrix: Mapping[tuple[int, int], NDArray[np.floating]], right: Floats) -> Floats:

@@ -63,7 +63,7 @@ class Matter:
         """
         settings = self.settings
         smalls = [resize(image, *settings.size) for image in images]
-        planes = np.concatenate([self._planes(small) for small in smalls])
+        planes = _joined([self._planes(small) for small in smalls])
         fixed = self.session.inputs[settings.image].shape[0] == 1
         parts = np.split(planes, len(planes)) if fixed else [planes]
         outputs = [self.session.run({settings.image: part}) for part in parts]
@@ -80,7 +80,7 @@ class Matter:
         self, name: str, outputs: Sequence[Mapping[str, NDArray[Any]]], count: int, channels: int
     ) -> Floats:
         """One output of all pictures, (count, channels, h, w)."""
-        answer = np.concatenate([part[name].astype(np.float32, copy=False) for part in outputs])
+        answer = _joined([part[name].astype(np.float32, copy=False) for part in outputs])
         if not np.isfinite(answer).all():
             raise NumericalError("matting")
         wanted = (count, channels, *self.settings.size)
@@ -96,6 +96,11 @@ class Matter:
         if self.settings.spread:
             return _spread(small, self.settings)
         return to_nchw(small, self.settings.mean, self.settings.std)
+
+
+def _joined(parts: Sequence[Floats]) -> Floats:
+    """As np.concatenate, which copies the only one too."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _spread(small: Bytes, settings: Matting) -> Floats:

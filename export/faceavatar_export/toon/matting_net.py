@@ -25,7 +25,7 @@ HINT = 8  # what it hears of how the coarse half sees a place
 AROUND = 9  # cells a side of where both sides of an edge are looked for
 REGULARIZATION = 4e-4  # of the guide's variance, colours in -1..1
 NOTHING = 1e-3  # of the weight there, that a cell's own colour has where neither side is sure
-DOUBT = 4.6  # logits of the coarse half nearer to 0 than this are for the fine one: alpha in 0.01..0.99
+DOUBT = 2.2  # logits of the coarse half nearer to 0 than this are for the fine one: alpha in 0.1..0.9
 SURE = 6.0  # logits of the coarse half beyond this say no more to the fine one
 
 

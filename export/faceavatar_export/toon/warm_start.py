@@ -20,6 +20,7 @@ import onnx
 import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from faceavatar_export.toon.autoencoder import LATENT_CHANNELS, Decoder
 from faceavatar_export.toon.identity import EMBEDDING_SIZE
@@ -177,7 +178,8 @@ def load_matting(pack: Path, net: MattingNet) -> None:
     path, generator = pack / "matting.onnx", torch.Generator().manual_seed(0)
     (tensor,) = onnx.load(path).graph.input
     side = tensor.type.tensor_type.shape.dim[3].dim_value
-    image = torch.rand(1, 3, side, side, generator=generator) * 2 - 1
+    small = torch.rand(1, 3, 8, 8, generator=generator) * 2 - 1
+    image = F.interpolate(small, size=(side, side), mode="bicubic").clamp(-1, 1)
     fill(net if side == MATTING_SIZE else CoarseAlpha(net.coarse), path, {"image": image})
 
 

@@ -187,6 +187,8 @@ def _giving_back() -> onnxruntime.RunOptions:
 def session_options(threads: int) -> onnxruntime.SessionOptions:
     """All graph optimisations, the memory arena on (off costs 1.3 to 1.5 times the time), no chatter.
 
+    Threads stop waiting busily when their run ends: each session has its own, and those of one graph took the
+    cores from the next (two threads were slower than one; docs/decisions.md).
     No memory patterns: they plan a run's memory as one block, which the second run of a shape takes beside
     all that the first one took piece by piece: twice the memory for no time (docs/decisions.md).
     """
@@ -196,6 +198,7 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.enable_cpu_mem_arena = True
     options.enable_mem_pattern = False
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = _ERRORS_ONLY
     return options
 

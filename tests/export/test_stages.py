@@ -147,7 +147,7 @@ def test_a_batch_for_matting_is_a_picture_and_the_figure_that_is_in_it(work: Pat
     assert images.dtype == cut.dtype == np.uint8
     alphas = cut[..., 3]
     assert 0.1 < (alphas > 127).mean() < 0.8
-    assert cut[alphas == 0].max() <= 3  # colours are times alpha; what a cubic resize leaves is rounding
+    assert cut[alphas == 0].max() <= 8  # colours are times alpha; a cubic resize rounds each by itself
     seen = np.abs(images.astype(int) - cut[..., :3])[alphas == 255]
     assert np.median(seen) <= 1  # but for noise and ringing the picture is the figure where it is whole
     assert not any(np.array_equal(images[0], other) for other in images[1:])

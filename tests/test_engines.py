@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -34,14 +33,9 @@ from faceavatar.opening import Opening, engine_problems, here
 from faceavatar.pack import Pack
 from faceavatar.parity import sample_feeds
 
-HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
 WAYS = [
     ("cpu", None),
-    pytest.param(
-        "openvino",
-        None,
-        marks=pytest.mark.skipif(not HAS_OPENVINO, reason="faceavatar[openvino] is not installed"),
-    ),
+    ("openvino", None),
 ]
 
 
@@ -206,7 +200,6 @@ def test_engines_may_lie_elsewhere_and_compiling_again_takes_their_place(tiny: P
         AvatarEngine.load(tiny, "cpu", engines=tmp_path / "nowhere")
 
 
-@pytest.mark.skipif(not HAS_OPENVINO, reason="faceavatar[openvino] is not installed")
 def test_an_engine_that_strays_too_far_is_not_kept(tmp_path: Path) -> None:
     folder = tiny_pack.build(tmp_path / "tiny")
     (folder / "parity.json").write_text('{"tolerances": {"fp32": 1e-12}}', encoding="utf-8")
@@ -277,7 +270,6 @@ def test_what_compiles_nothing_says_so(tiny: Path) -> None:
         compile_pack(opening(tiny, "cpu", "bf16"))
 
 
-@pytest.mark.skipif(not HAS_OPENVINO, reason="faceavatar[openvino] is not installed")
 def test_a_shape_that_was_asked_for_has_a_blob_of_its_own_and_others_still_run(tmp_path: Path) -> None:
     folder = tiny_pack.build(tmp_path / "tiny", tiny_pack.SD_LIKE)
     plain = open_session(folder / "unet.onnx", "openvino", 1)
@@ -304,7 +296,6 @@ def test_a_shape_that_was_asked_for_has_a_blob_of_its_own_and_others_still_run(t
         session.run(feeds | {"face_tokens": np.zeros((6, 4, 99), np.float32)})
 
 
-@pytest.mark.skipif(not HAS_OPENVINO, reason="faceavatar[openvino] is not installed")
 @pytest.mark.parametrize("damaged", ["json", "blob"])
 def test_an_engine_that_openvino_cannot_read_is_stale(tmp_path: Path, damaged: str) -> None:
     folder = tiny_pack.build(tmp_path / "tiny")
@@ -322,7 +313,6 @@ def test_an_engine_that_openvino_cannot_read_is_stale(tmp_path: Path, damaged: s
         AvatarEngine.load(folder, "openvino", 1)
 
 
-@pytest.mark.skipif(not HAS_OPENVINO, reason="faceavatar[openvino] is not installed")
 def test_the_command_to_compile_again_is_the_one_that_was_given(tmp_path: Path) -> None:
     folder = tiny_pack.build(tmp_path / "tiny")
     asked = {"unet": "fp32", "matting": "fp32"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import threading
@@ -22,8 +21,6 @@ from faceavatar.pack import Pack
 from faceavatar.parity import GraphError, graph_errors, tolerances
 from faceavatar.stamps import sha256, stamped_sha256
 
-HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
-needs_openvino = pytest.mark.skipif(not HAS_OPENVINO, reason="faceavatar[openvino] is not installed")
 PHOTO = tiny_pack.photo("astronaut")
 OLD = 1_000_000_000 * 10**9  # a time long past, in ns
 
@@ -49,7 +46,6 @@ def stored_as(folder: Path, precision: str, *roles: str) -> Pack:
     return Pack.load(folder)
 
 
-@needs_openvino
 def test_auto_takes_openvino_for_a_large_unet_and_onnxruntime_for_a_small_one(folder: Path) -> None:
     if available_providers()[0] not in {"cpu", "openvino"}:
         pytest.skip("a GPU comes first")
@@ -57,7 +53,6 @@ def test_auto_takes_openvino_for_a_large_unet_and_onnxruntime_for_a_small_one(fo
     assert choose_provider(heavier(folder, LARGE_UNET), "auto") == "openvino"
 
 
-@needs_openvino
 def test_auto_takes_the_first_that_can_run_the_pack_as_it_was_asked_for(folder: Path) -> None:
     if available_providers()[0] not in {"cpu", "openvino"}:
         pytest.skip("a GPU comes first")
@@ -91,7 +86,6 @@ def test_of_a_pack_with_half_precision_graphs_it_means_these(folder: Path) -> No
     assert [role for role in pack.manifest.graphs if precision_of(pack, role, "fp16")] == ["unet"]
 
 
-@needs_openvino
 def test_roles_may_have_precisions_of_their_own(folder: Path) -> None:
     opening = Opening.of(Pack.load(folder), "openvino", 1, {"vae_decoder": "fp32"})
     assert opening.precision_of("unet") is None
@@ -113,7 +107,6 @@ def test_the_plain_processor_names_what_can_compute_so(folder: Path, precision: 
         AvatarEngine.load(folder, "cpu", precision=precision)
 
 
-@needs_openvino
 @pytest.mark.slow
 def test_bf16_keeps_the_toon_packs_pictures_within_35_db() -> None:
     if "BF16" not in capabilities():
@@ -133,7 +126,6 @@ def capabilities() -> list[str]:
     return found
 
 
-@needs_openvino
 def test_every_graph_is_held_to_float32_on_sample_inputs(folder: Path) -> None:
     errors = list(graph_errors(Opening.of(Pack.load(folder), "openvino", 1)))
     assert [one.role for one in errors] == list(Pack.load(folder).manifest.graphs)

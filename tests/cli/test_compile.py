@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
 
 
 @pytest.fixture
@@ -73,7 +70,6 @@ def test_a_wrong_flag_is_told_by_its_name(run: Any, folder: Path, flag: str, val
     assert ran.err.startswith(f"error[invalid_request]: {flag}: got '{value}'")
 
 
-@pytest.mark.skipif(not HAS_OPENVINO, reason="faceavatar[openvino] is not installed")
 def test_verify_holds_every_graph_to_float32(run: Any, folder: Path) -> None:
     ran = run("packs", "verify", folder, "--provider", "openvino", "--json")
     assert ran.code == 0

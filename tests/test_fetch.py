@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from faceavatar import ImageError, fetch
+from faceavatar import ImageError, fetch, sources
 from faceavatar.image import encode_png, load_image
 
 PICTURE = encode_png(np.full((4, 4, 3), 77, np.uint8))
@@ -35,7 +35,7 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/short":
             self.answer(PICTURE, len(PICTURE) + 100)
         elif path == "/endless":
-            self.answer(b"\0" * (fetch.MAX_BYTES + 1), None)
+            self.answer(b"\0" * (sources.MAX_BYTES + 1), None)
         else:
             self.answer(PICTURE, len(PICTURE))
 
@@ -155,7 +155,7 @@ def test_a_message_shows_neither_password_nor_query() -> None:
     with pytest.raises(ImageError) as caught:
         fetch.fetch("http://me:secret@example.com/a.png?token=secret")
     assert "secret" not in str(caught.value)
-    assert fetch.shown("https://me:secret@example.com/a.png?token=secret") == "https://example.com/a.png"
+    assert sources.shown("https://me:secret@example.com/a.png?token=secret") == "https://example.com/a.png"
 
 
 @pytest.mark.parametrize(
@@ -200,11 +200,11 @@ def test_an_address_is_public_or_not(address: str, public: bool) -> None:
     ],
 )
 def test_a_string_is_known_by_its_beginning(source: str, kind: str) -> None:
-    assert fetch.source_kind(source) == kind
+    assert sources.source_kind(source) == kind
 
 
 def test_another_scheme_is_refused() -> None:
     with pytest.raises(ImageError, match="expected http or https"):
-        fetch.read_bytes("ftp://example.com/a.png")
+        sources.read_bytes("ftp://example.com/a.png")
     with pytest.raises(ImageError, match="No such file"):
-        fetch.read_bytes(Path("no/such.png"))
+        sources.read_bytes(Path("no/such.png"))

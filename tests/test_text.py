@@ -14,9 +14,10 @@ import tiny_pack
 from tiny_pack import Recording
 from transformers import CLIPTokenizer
 
+from faceavatar.manifest import DefaultStyle
 from faceavatar.pack import Pack
 from faceavatar.request import DEFAULT_PROMPT
-from faceavatar.text import TextEncoder, open_tokenizer
+from faceavatar.text import TextEncoder, open_tokenizer, with_style
 
 TOKENIZER = tiny_pack.TOON / tiny_pack.TOKENIZER
 BOS, EOS = 49406, 49407
@@ -120,3 +121,28 @@ def test_a_text_seen_before_runs_no_model_and_gives_the_same_numbers(encoder: Te
     (again, _) = encoder.encode("a man", "a photo")
     assert runs(encoder) == 2
     np.testing.assert_array_equal(first, again)
+
+
+STYLE = DefaultStyle(words=("ink", "8-bit", "c++ art"), style="flat ink")
+
+
+@pytest.mark.parametrize(
+    "prompt", ["ink", "A man, INK drawing", "8-bit hero", "(ink)", "c++ art", "two\nink lines"]
+)
+def test_a_prompt_that_names_a_style_stays_as_it_is(prompt: str) -> None:
+    assert with_style(prompt, STYLE) == prompt
+
+
+@pytest.mark.parametrize(
+    ("prompt", "whole"),
+    [
+        ("a pirate", "a pirate, flat ink"),
+        ("drinking a pink drink", "drinking a pink drink, flat ink"),
+        ("18-bit", "18-bit, flat ink"),
+        ("", "flat ink"),
+        ("  ", "flat ink"),
+    ],
+)
+def test_to_a_prompt_that_names_none_the_packs_default_is_added(prompt: str, whole: str) -> None:
+    assert with_style(prompt, STYLE) == whole
+    assert with_style(prompt, None) == prompt

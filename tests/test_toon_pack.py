@@ -21,6 +21,7 @@ from faceavatar_export.toon.scores.judge import Judge, background_of, cheeks_of
 from faceavatar_export.toon.scores.likeness import PhotoScore, consistency, drawn_references, photo_score
 from faceavatar_export.toon.scores.obedience import Obedience, obedience
 from faceavatar_export.toon.scores.quality import quality
+from faceavatar_export.toon.wordings import DEFAULT_STYLE
 
 FIXTURES = Path(__file__).parent / "fixtures"
 PHOTOS = {name: FIXTURES / "photos" / f"{name}.jpg" for name in ("astronaut", "macron", "ardern", "obama")}
@@ -146,6 +147,17 @@ def test_another_face_gives_another_avatar_of_the_same_prompt_and_seed(toon: Ava
     for i, a in enumerate(heads):
         for b in heads[i + 1 :]:
             assert np.abs(a - b).mean() > 6
+
+
+@pytest.mark.parametrize("prompt", ["", "a pirate", "a doctor in a hospital"])
+def test_a_prompt_without_a_style_is_drawn_in_the_packs_default_one(toon: AvatarEngine, prompt: str) -> None:
+    photo = PHOTOS["ardern"]
+    silent, *others = (
+        toon.generate(AvatarRequest(image=photo, prompt=words, seed=3)).images[0]
+        for words in (prompt, ", ".join(filter(None, (prompt, DEFAULT_STYLE))), f"{prompt}, pixel art")
+    )
+    assert np.array_equal(silent, others[0])
+    assert not np.array_equal(silent, others[1])
 
 
 def test_the_default_prompt_gives_a_black_background(toon: AvatarEngine) -> None:

@@ -12,7 +12,7 @@ import click
 
 import faceavatar
 from faceavatar import AvatarRequest, ImageError, InvalidRequest, read_metadata
-from faceavatar.fetch import source_kind
+from faceavatar.sources import source_kind
 
 EXAMPLE = Path(faceavatar.__file__).parent / "examples" / "astronaut.jpg"
 DEFAULT_PACK = "toon"

@@ -35,7 +35,7 @@ def make_conditions(
     """The conditions of one request, (1, ...) arrays. Raises NumericalError, InvalidRequest."""
     request, guided = plan.request, plan.guided
     with clock.measure("text"):
-        prompts: list[str | None] = [request.text()]
+        prompts: list[str | None] = [text.styled(request.text())]
         if guided:
             prompts.append(request.negative_prompt)
         if guided and plan.built_in_guidance > 1 and (request.negative_prompt or "").strip():

@@ -1,4 +1,4 @@
-"""Bytes from a path, an http(s) URL or a data URI, with a cap on how many; and a POST under the same rules.
+"""Bytes from an http(s) URL, with a cap on how many; and a POST under the same rules.
 
 A URL may come from a stranger when this runs in a server. So the name is resolved once, every address it
 has must be public, and the connection goes to the very address that was checked: no second look-up could
@@ -10,27 +10,22 @@ byte. This room knows nothing of pictures.
 from __future__ import annotations
 
 import _thread
-import base64
-import binascii
 import ipaddress
 import os
 import socket
 import ssl
-import stat
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from pathlib import Path
-from typing import Literal
-from urllib.parse import SplitResult, quote, unquote_to_bytes, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from faceavatar.errors import ImageError, UrlRefused
+from faceavatar.sources import DEFAULT_RULES, Rules, shown, source_kind, too_large
 from faceavatar.watch import current
 
-MAX_BYTES = 64 * 2**20
 ALLOW_PRIVATE_URLS = "FACEAVATAR_ALLOW_PRIVATE_URLS"
 _SOCKET_SECONDS = 10.0
 _REDIRECTS = 5
@@ -39,68 +34,6 @@ _SAFE = "/%:=&?~+!$,;'@()*[]"
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 # A public address by its number, and yet the host's own door in Azure: metadata and agents answer there.
 _INNER_DOORS = frozenset({ipaddress.IPv4Address("168.63.129.16")})
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What a URL may do.
-
-    allowed_hosts: names (or addresses as the URL writes them), lower case, that may lead to addresses that
-    are not public. max_bytes: of a body. seconds: in all, redirects among them.
-    """
-
-    allowed_hosts: frozenset[str] = frozenset()
-    max_bytes: int = MAX_BYTES
-    seconds: float = 30.0
-
-
-DEFAULT_RULES = Rules()
-
-
-def source_kind(source: str) -> Literal["url", "data", "path", "other"]:
-    """Says what a string names: an http(s) URL, a data URI, a URL of another scheme, or else a path."""
-    start = source[:8].lower()
-    if start.startswith(("http://", "https://")):
-        return "url"
-    if start.startswith("data:"):
-        return "data"
-    return "other" if "://" in source else "path"
-
-
-def read_bytes(source: str | Path) -> bytes:
-    """Reads a path, an http(s) URL or a data URI; 64 MB at most. Raises ImageError."""
-    if isinstance(source, Path):
-        return _read_file(source)
-    if source_kind(source) == "path":
-        return _read_file(Path(source))
-    return read_remote(source)
-
-
-def read_remote(source: str, rules: Rules = DEFAULT_RULES) -> bytes:
-    """Reads an http(s) URL or a data URI and never a file: for what strangers send. Raises ImageError."""
-    kind = source_kind(source)
-    if kind == "url":
-        return fetch(source, rules)
-    if kind == "data":
-        return _read_data_uri(source, rules.max_bytes)
-    if kind == "other":
-        raise UrlRefused(
-            f"{shown(source)}: this kind of URL is not read, expected http or https, a data URI or a path"
-        )
-    raise ImageError("a path is not read here, expected an http(s) URL or a data URI")
-
-
-def shown(source: str | Path) -> str:
-    """The source as it may stand in a message: a URL without credentials and query, a data URI cut short."""
-    if isinstance(source, Path) or source_kind(source) == "path":
-        return str(source)
-    if source_kind(source) == "data":
-        return f"{source[:30]}..."
-    try:
-        parts = urlsplit(source)
-        return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
-    except ValueError:
-        return f"{source[:8]}..."
 
 
 def fetch(url: str, rules: Rules = DEFAULT_RULES) -> bytes:
@@ -264,54 +197,12 @@ def _next_url(url: str, response: HTTPResponse, name: str) -> str:
 
 def _read_capped(response: HTTPResponse, name: str, most: int) -> bytes:
     if response.length is not None and response.length > most:
-        raise ImageError(_too_large(name, most))
+        raise ImageError(too_large(name, most))
     body = bytearray()
     while chunk := response.read1(_CHUNK):
         body += chunk
         if len(body) > most:
-            raise ImageError(_too_large(name, most))
+            raise ImageError(too_large(name, most))
     if response.length:
         raise ImageError(f"{name}: the connection ended {response.length} bytes early; try again")
     return bytes(body)
-
-
-def _read_data_uri(uri: str, most: int) -> bytes:
-    header, comma, body = uri.partition(",")
-    if not comma:
-        raise ImageError(f"{shown(uri)}: a data URI has a comma before its data: data:image/png;base64,...")
-    if len(body) > most * 4 // 3 + 4:
-        raise ImageError(_too_large(shown(uri), most))
-    raw = unquote_to_bytes(body)
-    if not header.lower().endswith(";base64"):
-        return raw
-    try:
-        return base64.b64decode(b"".join(raw.split()), validate=True)
-    except binascii.Error as error:
-        raise ImageError(
-            f"{shown(uri)}: its base64 cannot be read ({error}); encode the file again"
-        ) from error
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        with open(path.expanduser(), "rb", opener=_without_waiting) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ImageError(f"{path}: a pipe or device, expected a file; hand in its bytes")
-            body = b""
-            while len(body) <= MAX_BYTES and (more := file.read(_CHUNK * 16)):  # a read of n bytes takes n
-                body += more
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ImageError(f"{path}: cannot be read ({reason}); check the path") from error
-    if len(body) > MAX_BYTES:
-        raise ImageError(_too_large(str(path), MAX_BYTES))
-    return body
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """Opening a named pipe would otherwise wait until somebody writes into it."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-def _too_large(name: str, most: int) -> str:
-    return f"{name}: more than {most / 2**20:.0f} MB; hand in a smaller picture"

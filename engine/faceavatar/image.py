@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from faceavatar.decoding import decoded, refuse_large, to_small_rgb
 from faceavatar.errors import ImageError
-from faceavatar.fetch import read_bytes, shown
+from faceavatar.sources import read_bytes, shown
 
 __all__ = [
     "METADATA_KEY",

@@ -65,10 +65,19 @@ Three = tuple[float, float, float]
 
 
 class Part(BaseModel):
-    """Base of all parts: frozen, numbers not taken from strings, fields of later minor versions ignored."""
+    """Base of all parts: frozen, numbers not taken from strings, fields of later minor versions ignored.
+
+    Validators are built when the first manifest is read, in one go for all its parts: at the import each part
+    would get one of its own beside the whole's.
+    """
 
     model_config = ConfigDict(
-        frozen=True, extra="ignore", strict=True, allow_inf_nan=False, protected_namespaces=()
+        frozen=True,
+        extra="ignore",
+        strict=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        defer_build=True,
     )
 
 
@@ -113,6 +122,16 @@ class Memory(Part):
     stages: dict[str, tuple[float, float, float]]
 
 
+class DefaultStyle(Part):
+    """What a prompt says of its style where it says nothing: a net of a few steps would draw a mean of all.
+
+    words: a prompt with any of them, in any case, names a style. style: what is added to one without.
+    """
+
+    words: Annotated[tuple[str, ...], Field(min_length=1)]
+    style: Annotated[str, Field(min_length=1)]
+
+
 class Text(Part):
     """The tokenizer of text_encoder. text_encoder_2 reads the same tokens but for its padding.
 
@@ -126,6 +145,7 @@ class Text(Part):
     pad_token_id: TokenId = 49407
     pad_token_id_2: TokenId = 0
     zeros_when_unset: bool = False
+    default_style: DefaultStyle | None = None
 
 
 class Latents(Part):

@@ -47,7 +47,7 @@ class Nets:
         self.text = TextEncoders(
             first,
             None if second is None else TextEncoder(second, tokenizer.result(), manifest.text, pad),
-            manifest.text.zeros_when_unset,
+            manifest.text,
         )
         self.unet = _net(opening, sessions[opening.net])
         # The steps come first: whoever draws at once does not wait for what their end needs.

@@ -28,8 +28,8 @@ from pydantic import (
 )
 
 from faceavatar.errors import InvalidRequest
-from faceavatar.fetch import source_kind
 from faceavatar.image import ImageSource
+from faceavatar.sources import source_kind
 
 DEFAULT_PROMPT = (
     "SFW Content, black plain background, joyous dating profile, VECTOR CARTOON ILLUSTRATION, "

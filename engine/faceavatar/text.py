@@ -5,6 +5,7 @@ Knows tokens and windows; does not know what the vectors are for.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tokenizers import Tokenizer
 from faceavatar.backends import Session
 from faceavatar.cache import Cache
 from faceavatar.errors import NumericalError, PackInvalid
-from faceavatar.manifest import Text
+from faceavatar.manifest import DefaultStyle, Text
 
 REMEMBERED_WINDOWS = 64
 
@@ -109,15 +110,30 @@ def windows_of(text: str, tokenizer: Tokenizer, settings: Text, pad: int) -> NDA
     return np.array(rows, np.int64)
 
 
+def with_style(prompt: str, default: DefaultStyle | None) -> str:
+    """The prompt, and a default style where it names none."""
+    if default is None:
+        return prompt
+    words = "|".join(re.escape(word) for word in default.words)
+    if re.search(rf"(?<!\w)(?:{words})(?!\w)", prompt, re.IGNORECASE):
+        return prompt
+    return f"{prompt}, {default.style}" if prompt.strip() else default.style
+
+
 class TextEncoders:
     """One encoder, or SDXL's two: their states side by side, and the second one's pooled vector.
 
     Source: Podell et al., "SDXL", 2023, section 2.1.
     """
 
-    def __init__(self, first: TextEncoder, second: TextEncoder | None, zeros_when_unset: bool) -> None:
+    def __init__(self, first: TextEncoder, second: TextEncoder | None, settings: Text) -> None:
         self.first, self.second = first, second
-        self._zeros_when_unset = zeros_when_unset
+        self._zeros_when_unset = settings.zeros_when_unset
+        self._default_style = settings.default_style
+
+    def styled(self, prompt: str) -> str:
+        """The prompt, with the pack's default style where it names none."""
+        return with_style(prompt, self._default_style)
 
     def encode(self, *texts: str | None) -> list[TextStates]:
         """All texts, equally long. None is the empty text, or zeros where the pack takes zeros for unset.

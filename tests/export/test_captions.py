@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+from faceavatar.manifest import DefaultStyle
 from faceavatar.pack import EMBEDDED
 from faceavatar.request import DEFAULT_PROMPT
+from faceavatar.text import with_style
 from faceavatar_export.toon import captions, colors, wordings
 from faceavatar_export.toon.captions import Caption
 from faceavatar_export.toon.draw import sample
@@ -228,3 +230,12 @@ def test_labels_say_not_said_for_what_a_caption_leaves_out(told: list[Told]) -> 
         assert all(0 <= value < CLASSES[key] for key, value in row.items())
         for key in ALL_NAMES:
             assert (row[key] == CLASSES[key] - 1) == (key not in caption.named)
+
+
+def test_every_wording_of_a_style_names_one_and_other_captions_name_none(free: list[Told]) -> None:
+    default = DefaultStyle(words=wordings.STYLE_WORDS, style=wordings.DEFAULT_STYLE)
+    phrases = [*(phrase for style in wordings.STYLE.values() for phrase in style), wordings.DEFAULT_STYLE]
+    assert [phrase for phrase in phrases if with_style(phrase, default) != phrase] == []
+    silent = [caption for _, _, caption in free if "style" not in caption.named]
+    assert len(silent) > 20
+    assert [one.text for one in silent if with_style(one.text, default) == one.text] == []

@@ -13,7 +13,16 @@ from torch.nn import functional as F
 
 from faceavatar.matting.composite import over
 from faceavatar_export import graphs
-from faceavatar_export.toon.matting_net import CELL, REACH, WIDTHS, FineNet, MattingNet, in_doubt, sides
+from faceavatar_export.toon.matting_net import (
+    CELL,
+    REACH,
+    WIDTHS,
+    CoarseNet,
+    FineNet,
+    MattingNet,
+    in_doubt,
+    sides,
+)
 from faceavatar_export.toon.train_matting import SETTLED, codes, halo, light
 from faceavatar_export.verify import relative_error
 
@@ -59,9 +68,34 @@ def test_the_fine_half_is_a_convolution_taken_where_there_is_doubt(fine: FineNet
     sight = torch.randn(2, WIDTHS[0], 8, 6)
     with torch.inference_mode():
         wanted = everywhere(fine, image, coarse, sight)
-        learnt = fine.at(image, coarse, sight, wide(in_doubt(coarse).float()) > 0)
-        for ours in (fine(image, coarse, sight), learnt):
-            torch.testing.assert_close(ours, wanted, atol=2e-5, rtol=2e-5)
+        torch.testing.assert_close(fine(image, coarse, sight), wanted, atol=2e-5, rtol=2e-5)
+
+
+def test_single_pixels_as_rows_are_told_what_the_whole_picture_is(fine: FineNet) -> None:
+    image = torch.rand(2, 3, 128, 96) * 2 - 1
+    coarse = torch.cat([disc(32, 9)[..., :24], -disc(32, 12)[..., 8:]])
+    sight = torch.randn(2, WIDTHS[0], 8, 6)
+    where = (torch.rand(2, 1, 128, 96) < 0.3) & (wide(in_doubt(coarse).float()) > 0)
+    with torch.inference_mode():
+        whole = everywhere(fine, image, coarse, sight)
+        alpha, colors = fine.told(fine.rows(image, coarse, sight, where))
+    assert len(alpha) == int(where.sum()) > 500
+    torch.testing.assert_close(alpha, whole[0][where], atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(colors, whole[1].permute(0, 2, 3, 1)[where[:, 0]], atol=2e-5, rtol=2e-5)
+
+
+def test_more_blocks_leave_a_net_that_was_trained_without_them_as_it_was() -> None:
+    torch.manual_seed(6)
+    net = CoarseNet()
+    image = torch.rand(1, 3, 64, 64) * 2 - 1
+    with torch.inference_mode():
+        before = net(image)
+        for block in (net.late0, net.late1, net.late2, *net.deep1, *net.deep2, *net.deep3):
+            assert isinstance(block, nn.Module)
+            nn.init.normal_(block.get_parameter("first.0.weight"))
+        assert torch.equal(net(image), before)
+        nn.init.normal_(net.late0.get_parameter("second.weight"))
+        assert not torch.equal(net(image), before)
 
 
 def test_where_the_coarse_half_is_sure_nothing_changes(fine: FineNet) -> None:

@@ -17,13 +17,13 @@ from starlette.requests import Request
 
 from faceavatar.contradictions import contradictions
 from faceavatar.errors import FaceAvatarError
-from faceavatar.fetch import read_remote
 from faceavatar.graph_file import read_graph
 from faceavatar.identity import Identity
 from faceavatar.image import load_image
 from faceavatar.manifest import read_manifest
 from faceavatar.request import AvatarRequest
 from faceavatar.schedulers.schedule import NoiseSchedule
+from faceavatar.sources import read_remote
 from faceavatar_cli.http.bodies import read_get_image, read_image_to_image
 from faceavatar_cli.http.contract import ImageToImage
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
-from faceavatar.fetch import shown, source_kind
 from faceavatar.request import AvatarRequest, Gender, SchedulerName
+from faceavatar.sources import shown, source_kind
 
 Status = Literal["queued", "running", "completed", "failed", "cancelled"]
 FINISHED: frozenset[Status] = frozenset({"completed", "failed", "cancelled"})

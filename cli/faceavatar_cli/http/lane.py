@@ -15,8 +15,8 @@ from typing import Any
 
 from faceavatar import AvatarEngine, AvatarResult, FaceAvatarError, Step
 from faceavatar.drawing import Prepared
-from faceavatar.fetch import read_remote, shown, source_kind
 from faceavatar.image import encode_lossy, encode_png, refuse_large
+from faceavatar.sources import read_remote, shown, source_kind
 from faceavatar_cli.http.fair import FairQueue
 from faceavatar_cli.http.job import Job
 from faceavatar_cli.http.problems import problem_of

@@ -17,7 +17,7 @@ import uvicorn
 
 from faceavatar.budget import read_budget
 from faceavatar.errors import InvalidRequest, MissingExtra
-from faceavatar.fetch import Rules
+from faceavatar.sources import Rules
 from faceavatar_cli.http.app import create_app
 from faceavatar_cli.http.callers import is_loopback
 from faceavatar_cli.http.connections import TimedHeads

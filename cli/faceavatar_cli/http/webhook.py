@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from faceavatar.errors import ImageError
-from faceavatar.fetch import Rules, post, shown
+from faceavatar.fetch import post
+from faceavatar.sources import Rules, shown
 from faceavatar_cli.http.contract import Answer
 from faceavatar_cli.http.threads import in_pool, standing_pool
 

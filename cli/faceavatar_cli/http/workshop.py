@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from faceavatar.fetch import Rules
+from faceavatar.sources import Rules
 from faceavatar_cli.http.metrics import Metrics
 from faceavatar_cli.http.settings import Settings
 from faceavatar_cli.http.tasks import OutputStore

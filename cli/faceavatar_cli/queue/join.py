@@ -57,8 +57,8 @@ def join(
     from faceavatar_cli.queue.app import check_reachable, close_app, make_app
 
     app = make_app(settings)
-    from faceavatar.fetch import Rules
     from faceavatar.pack import Pack, find_pack
+    from faceavatar.sources import Rules
     from faceavatar_cli.queue.stores import open_store
     from faceavatar_cli.queue.tasks import run_worker
     from faceavatar_cli.queue.work import Engines, Photos

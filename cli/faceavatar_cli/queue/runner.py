@@ -12,8 +12,8 @@ from uuid import uuid4
 
 from redis.exceptions import RedisError
 
-from faceavatar.fetch import read_remote, source_kind
 from faceavatar.image import refuse_large
+from faceavatar.sources import read_remote, source_kind
 from faceavatar_cli.http.problems import Busy, QueueUnavailable
 from faceavatar_cli.http.tasks import Submission, TaskEvent, TaskRecord
 from faceavatar_cli.http.threads import in_pool, standing_pool

@@ -18,8 +18,8 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from faceavatar import AvatarEngine, AvatarRequest, AvatarResult, FaceAvatarError, Step
-from faceavatar.fetch import DEFAULT_RULES, Rules, read_remote, shown, source_kind
 from faceavatar.image import encode_lossy, encode_png, refuse_large, resize
+from faceavatar.sources import DEFAULT_RULES, Rules, read_remote, shown, source_kind
 from faceavatar_cli.http.contract import ImageToImage
 from faceavatar_cli.http.problems import problem_of
 from faceavatar_cli.queue.owner import new_owner

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
@@ -66,6 +65,8 @@ def open_session(
 
 def platform() -> Platform:
     """GPU 0, its driver, and the versions of the plugin and of ONNX Runtime."""
+    from importlib.metadata import version  # takes as long to load as OpenCV does, and only GPUs ask
+
     gpu = find_gpu()
     return Platform(str(gpu), "" if gpu is None else gpu.driver, {**versions(), _PACKAGE: version(_PACKAGE)})
 

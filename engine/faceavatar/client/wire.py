@@ -20,9 +20,9 @@ import numpy as np
 from faceavatar.client.errors import ServiceError, TaskCancelled, error_of
 from faceavatar.client.results import Avatars, Task
 from faceavatar.errors import InvalidRequest
-from faceavatar.fetch import read_bytes, source_kind
 from faceavatar.image import ImageSource, encode_png
 from faceavatar.request import AvatarRequest, Gender, SchedulerName
+from faceavatar.sources import read_bytes, source_kind
 
 Done = TypeVar("Done")
 _SEEDS = 2**32

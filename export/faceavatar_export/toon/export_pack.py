@@ -28,6 +28,7 @@ from faceavatar_export.toon.text_encoder import CONTEXT, WINDOW, TextEncoder
 from faceavatar_export.toon.train_matting import HALVES, load_half
 from faceavatar_export.toon.train_unet import Model
 from faceavatar_export.toon.training import Average, load_checkpoint
+from faceavatar_export.toon.wordings import DEFAULT_STYLE, STYLE_WORDS
 from faceavatar_export.verify import relative_error
 
 VERSION = "0.3.0"
@@ -214,6 +215,7 @@ def describe(run: Path, errors: Mapping[str, float]) -> dict[str, object]:
             "bos_token_id": 49406,
             "eos_token_id": 49407,
             "pad_token_id": 49407,
+            "default_style": {"words": list(STYLE_WORDS), "style": DEFAULT_STYLE},
         },
         "scheduler": {"name": "ddim", "steps_offset": 0, "set_alpha_to_one": True, **SCHEDULE},
         "latents": {

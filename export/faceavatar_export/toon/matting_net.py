@@ -21,7 +21,7 @@ WIDTHS = (32, 64, 96, 128)  # of the coarse half's grids of 32, 16, 8 and 4 cell
 FINE = 96  # numbers in each of the fine half's layers
 REACH = 3  # pixels to each side that it sees of a place
 SEEN = 5  # numbers that it sees of each of them
-HINT = 8  # what it hears of how the coarse half sees a place
+HINT = 16  # what it hears of how the coarse half sees a place
 AROUND = 9  # cells a side of where both sides of an edge are looked for
 REGULARIZATION = 4e-4  # of the guide's variance, colours in -1..1
 NOTHING = 1e-3  # of the weight there, that a cell's own colour has where neither side is sure
@@ -35,6 +35,20 @@ def _conv(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> nn.Seq
         nn.GroupNorm(8, outputs),
         nn.SiLU(),
     )
+
+
+class _Block(nn.Module):
+    """What is added to x (B, C, h, w), of the same shape; nothing at first, so that a net trained without it
+    goes on from where it was."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = _conv(width, width), nn.Conv2d(width, width, 3, padding=1)
+        for part in self.second.parameters():
+            nn.init.zeros_(part)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.as_tensor(x + self.second(self.first(x)))
 
 
 class CoarseNet(nn.Module):
@@ -51,6 +65,9 @@ class CoarseNet(nn.Module):
         self.up2 = nn.Sequential(_conv(d + c, c, kernel=1), _conv(c, c))
         self.up1 = nn.Sequential(_conv(c + b, b, kernel=1), _conv(b, b))
         self.up0 = nn.Sequential(_conv(b + a, a, kernel=1), _conv(a, a))
+        # Most of it where grids are small: a figure is told by its whole shape.
+        self.deep1, self.deep2, self.deep3 = (nn.Sequential(_Block(n), _Block(n)) for n in (b, c, d))
+        self.late2, self.late1, self.late0 = _Block(c), _Block(b), _Block(a)
         self.head = nn.Sequential(
             _conv(a + RAW, a), nn.Conv2d(a, CELL**2, 3, padding=1), nn.PixelShuffle(CELL)
         )
@@ -62,11 +79,12 @@ class CoarseNet(nn.Module):
         """The logits, and beside them how a place is seen, (B, WIDTHS[0], h / 4, w / 4)."""
         raw = self.cells(image)
         s0 = self.stem(raw)
-        s1 = self.down1(s0)
-        s2 = self.down2(s1)
-        x = self.middle(s2)
-        for up, skip in ((self.up2, s2), (self.up1, s1), (self.up0, s0)):
-            x = up(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), skip], dim=1))
+        s1 = self.deep1(self.down1(s0))
+        s2 = self.deep2(self.down2(s1))
+        x = self.deep3(self.middle(s2))
+        steps = ((self.up2, self.late2, s2), (self.up1, self.late1, s1), (self.up0, self.late0, s0))
+        for up, late, skip in steps:
+            x = late(up(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), skip], dim=1)))
         return self.head(torch.cat([x, raw], dim=1)), x
 
 
@@ -139,6 +157,16 @@ def _solved(own: Tensor, crossed: Tensor, right: Tensor) -> Tensor:
     return torch.as_tensor(top / whole.clamp_min(1e-12))
 
 
+class Rows(NamedTuple):
+    """What the fine half knows of single pixels. around (n, (2 REACH + 1)**2 SEEN): of each and those around
+    it; near (n, 6 + WIDTHS[0]): the colours of both sides, and how the coarse half sees its place; own
+    (n, 8): its logit, its alpha as colours tell it, its colour, the figure's near it."""
+
+    around: Tensor
+    near: Tensor
+    own: Tensor
+
+
 class FineNet(nn.Module):
     """A small net for each pixel in doubt and what lies REACH around it; the same at every place, so that
     every pixel of every rim teaches it.
@@ -165,32 +193,43 @@ class FineNet(nn.Module):
             self.head.bias[:2] = torch.tensor([3.0, -1.0])
 
     def forward(self, image: Tensor, coarse: Tensor, sight: Tensor) -> tuple[Tensor, Tensor]:
-        view = self.view(image, coarse, sight)
+        view = self.view(image, coarse)
         place = _Cells(in_doubt(coarse))
-        x = self.first(place.around(view.seen)) + self.further(place.at_cells(view.further))
+        hint = F.interpolate(self.hint(sight), scale_factor=float(CELL), mode="nearest")
+        further = torch.cat([view.near.figure, view.near.back, hint], dim=1)
+        x = self.first(place.around(view.seen)) + self.further(place.at_cells(further))
         x = self.said(x)
         return view.answer(place.spread(x), self.pixels)
 
-    def at(self, image: Tensor, coarse: Tensor, sight: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
-        """As forward, with the pixels `where` (B, 1, 4 h, 4 w) bool in place of those in doubt: for learning
-        from a part of them."""
-        view = self.view(image, coarse, sight)
+    def rows(self, image: Tensor, coarse: Tensor, sight: Tensor, where: Tensor) -> Rows:
+        """What forward knows of each of the pixels `where` (B, 1, 4 h, 4 w) bool: for learning from any."""
+        view = self.view(image, coarse)
         place = _Pixels(where)
-        window = self.first.weight.permute(0, 2, 3, 1).flatten(1)
-        x = F.linear(place.around(self.pixels(view.seen)), window, self.first.bias)
-        x = x + F.linear(place.at_cells(view.further), self.further.weight[:, :, 0, 0])
-        x = self.said(x[:, :, None, None])[:, :, 0, 0]
-        return view.answer(self.cells(place.spread(x)), self.pixels)
+        around = place.around(self.pixels(view.seen))
+        near = torch.cat([place.at(part) for part in (view.near.figure, view.near.back, sight)], dim=1)
+        solved = self.pixels(view.near.alpha)
+        own = torch.cat([place.at(part) for part in (view.whole, solved, image, view.near.figure)], dim=1)
+        return Rows(around, near, own)
 
-    def view(self, image: Tensor, coarse: Tensor, sight: Tensor) -> _View:
+    def told(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """As forward: alpha (n,) and colours (n, 3)."""
+        window = self.first.weight.permute(0, 2, 3, 1).flatten(1)
+        further = torch.cat([rows.near[:, :6], F.linear(rows.near[:, 6:], *_flat(self.hint))], dim=1)
+        x = F.linear(rows.around, window, self.first.bias) + F.linear(further, *_flat(self.further))
+        x = self.said(x[:, :, None, None])[:, :, 0, 0].float()
+        logit, solved, pixel, figure = rows.own.float().split((1, 1, 3, 3), dim=1)
+        own = torch.sigmoid(logit + x[:, 2:3])
+        alpha = own + x[:, :1] * (solved.clamp(0, 1) - own)
+        color = (pixel + x[:, 1:2] * (figure - pixel) + 1) / 2 + x[:, 3:]
+        return alpha[:, 0], color.clamp(0, 1)
+
+    def view(self, image: Tensor, coarse: Tensor) -> _View:
         """All that is computed of the whole picture."""
         known, cells = coarse.clamp(-SURE, SURE), self.cells(image)
         near = sides(cells, coarse)
         whole = F.interpolate(known, scale_factor=float(CELL), mode="bilinear", align_corners=False)
         away = (cells.unflatten(1, (3, -1)) - near.back[:, :, None]).flatten(1, 2)
-        hint = F.interpolate(self.hint(sight), scale_factor=float(CELL), mode="nearest")
-        seen = torch.cat([away, near.alpha, self.cells(whole / SURE)], dim=1)
-        return _View(cells, whole, near, seen, torch.cat([near.figure, near.back, hint], dim=1))
+        return _View(cells, whole, near, torch.cat([away, near.alpha, self.cells(whole / SURE)], dim=1))
 
     def said(self, x: Tensor) -> Tensor:
         """(n, FINE, a, b) -> (n, 6, a, b): how much of the solution's alpha and colour, logits, colours."""
@@ -203,15 +242,12 @@ class FineNet(nn.Module):
 
 class _View(NamedTuple):
     """cells (B, RAW, h, w), whole (B, 1, 4 h, 4 w): logits. seen (B, SEEN CELL**2, h, w): of each pixel, how
-    far its colour is from the background's, alpha as colours tell it, the logits. further
-    (B, 6 + HINT, h, w): of each cell.
-    """
+    far its colour is from the background's, alpha as colours tell it, the logits."""
 
     cells: Tensor
     whole: Tensor
     near: _Sides
     seen: Tensor
-    further: Tensor
 
     def answer(self, said: Tensor, pixels: nn.PixelShuffle) -> tuple[Tensor, Tensor]:
         """Alpha and colours; said (B, 6 CELL**2, h, w), all 0 in sure places."""
@@ -265,8 +301,7 @@ class _Pixels:
 
     def __init__(self, where: Tensor) -> None:
         """where: (B, 1, H, W) bool."""
-        batch, _, self.high, self.wide = where.shape
-        self.batch, self.flat = batch, where.reshape(-1)
+        self.high, self.wide = where.shape[-2:]
         self.picture, _, self.row, self.column = torch.nonzero(where, as_tuple=True)
 
     def around(self, planes: Tensor) -> Tensor:
@@ -277,17 +312,18 @@ class _Pixels:
         steps = [y * wide + x for y in range(2 * REACH + 1) for x in range(2 * REACH + 1)]
         return F.embedding(corner[:, None] + torch.tensor(steps, device=planes.device), rows).flatten(1)
 
-    def at_cells(self, planes: Tensor) -> Tensor:
-        """(B, C, h, w) -> (n, C): what is said of each one's cell."""
-        high, wide = self.high // CELL, self.wide // CELL
-        at = (self.picture * high + self.row // CELL) * wide + self.column // CELL
-        return F.embedding(at, planes.permute(0, 2, 3, 1).flatten(0, 2))
+    def at(self, planes: Tensor) -> Tensor:
+        """(B, C, h, w), of the same size or of places of several pixels -> (n, C): what is said of each."""
+        high, wide = planes.shape[-2:]
+        row, column = self.row * high // self.high, self.column * wide // self.wide
+        return F.embedding(
+            (self.picture * high + row) * wide + column, planes.permute(0, 2, 3, 1).flatten(0, 2)
+        )
 
-    def spread(self, rows: Tensor) -> Tensor:
-        """(n, C) -> (B, C, H, W), 0 elsewhere."""
-        planes = torch.zeros(len(self.flat), rows.shape[1], dtype=rows.dtype, device=rows.device)
-        planes = planes.masked_scatter(self.flat[:, None], rows)
-        return torch.as_tensor(planes.unflatten(0, (self.batch, self.high, self.wide)).permute(0, 3, 1, 2))
+
+def _flat(layer: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
+    """A convolution of single pixels as a matrix, and its bias."""
+    return layer.weight[:, :, 0, 0], layer.bias
 
 
 def in_doubt(coarse: Tensor) -> Tensor:

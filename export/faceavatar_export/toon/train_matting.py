@@ -23,8 +23,9 @@ from torch.nn import functional as F
 
 from faceavatar_export.toon.autoencoder import INPUT_SIZE, Autoencoder
 from faceavatar_export.toon.matting_data import Figures, make_batch, shrunk
-from faceavatar_export.toon.matting_net import CELL, SIZE, CoarseNet, MattingNet, in_doubt
+from faceavatar_export.toon.matting_net import CELL, SIZE, CoarseNet, FineNet, MattingNet, Rows, in_doubt
 from faceavatar_export.toon.settings import read_settings, stage_parser
+from faceavatar_export.toon.shelf import mixed
 from faceavatar_export.toon.training import (
     Average,
     Stage,
@@ -37,8 +38,14 @@ from faceavatar_export.toon.training import (
 )
 
 HALVES = ("coarse", "fine")
-RIMS = 2  # of a batch's pictures go to the fine half, one in so many
-LEARNT = 0.35  # of the pixels in doubt are learnt from at a time: more pictures teach more than all of one
+REUSED = 4  # batches that a picture is learnt from: making one costs as much as a step
+RIMS = 16  # of a batch's pictures the fine half takes in one in so many, at each of its steps
+PIXELS = 16384  # that it learns from at a step, for each picture taken in
+RIM_SHARE, REST_SHARE = (
+    0.7,
+    0.25,
+)  # of a picture's pixels in doubt, where alpha is between 0 and 1, and where not
+KEPT_PICTURES, KEPT_PIXELS = 2048, 1_500_000
 SETTLED = 0.02  # the runtime takes alpha nearer than this to 0 or 1 for that, and stretches the rest
 DARK = 0.0031308  # light below which sRGB's codes are a straight line
 Softer = Callable[[Tensor], Tensor]
@@ -97,23 +104,26 @@ def coarse_losses(net: CoarseNet, image: Tensor, figure: Tensor) -> tuple[Tensor
         return losses(net(image), figure[:, 3:])
 
 
-def fine_losses(net: MattingNet, image: Tensor, figure: Tensor) -> tuple[Tensor, Tensor]:
-    """Of pictures (B, 3, 512, 512), a part of the pixels where the coarse half is in doubt."""
-    with torch.autocast(image.device.type, torch.bfloat16):
-        with torch.no_grad():
-            coarse, sight = (part.float() for part in net.coarse.told(F.avg_pool2d(image, CELL)))
-            doubt = F.interpolate(in_doubt(coarse).float(), scale_factor=float(CELL), mode="nearest")
-            where = torch.rand_like(doubt) < LEARNT * doubt
-        alpha, colors = (part.float() for part in net.fine.at(image, coarse, sight, where))
-    guess, truth = alpha[where], figure[:, 3:][where]
-    error = guess - truth
-    shown = halo(guess, _rows(colors, where), truth, _rows(figure[:, :3], where))
-    return error.abs().mean() + 4 * shown, error.detach().square().mean()
+@torch.no_grad()
+def fine_examples(net: MattingNet, image: Tensor, figure: Tensor) -> tuple[Tensor, ...]:
+    """Rows of a part of the pixels where the coarse half is in doubt, of pictures (B, 3, 512, 512), and the
+    figure there (n, 4). Rims are rare: more of them are taken."""
+    coarse, sight = (part.float() for part in net.coarse.told(F.avg_pool2d(image, CELL)))
+    doubt = F.interpolate(in_doubt(coarse).float(), scale_factor=float(CELL), mode="nearest")
+    rim = (figure[:, 3:] > 0.01) & (figure[:, 3:] < 0.99)
+    where = torch.rand_like(doubt) < doubt * torch.where(rim, RIM_SHARE, REST_SHARE)
+    rows = net.fine.rows(image, coarse, sight, where)
+    truth = figure.permute(0, 2, 3, 1)[where[:, 0]]
+    return rows.around.bfloat16(), rows.near.bfloat16(), rows.own, truth
 
 
-def _rows(planes: Tensor, where: Tensor) -> Tensor:
-    """(B, C, S, S) -> (n, C), of the pixels `where` (B, 1, S, S) says."""
-    return planes.permute(0, 2, 3, 1)[where[:, 0]]
+def fine_losses(net: FineNet, rows: Rows, figure: Tensor) -> tuple[Tensor, Tensor]:
+    """Of n pixels, and the figure there (n, 4)."""
+    with torch.autocast(figure.device.type, torch.bfloat16):
+        guess, colors = net.told(rows)
+    error = guess - figure[:, 3]
+    loss = error.abs().mean() + 4 * halo(guess, colors, figure[:, 3], figure[:, :3])
+    return loss, error.detach().square().mean()
 
 
 def halo(guess: Tensor, colors: Tensor, alpha: Tensor, figure: Tensor) -> Tensor:
@@ -212,9 +222,18 @@ def _train_coarse(
     figures: Figures,
     softer: Softer,
 ) -> None:
-    small = Figures(tuple(shrunk(one, SIZE // CELL) for one in figures.sets), figures.shares)
-    make = partial(make_batch, small, settings.batch, SIZE // CELL)
-    _learn(net.coarse, run / "matting_coarse.pt", settings, device, team, make, softer, coarse_losses)
+    side = SIZE // CELL
+    small = Figures(tuple(shrunk(one, side) for one in figures.sets), figures.shares)
+    make = partial(make_batch, small, max(1, settings.batch // REUSED), side)
+    learning = _Learning(net.coarse, run / "matting_coarse.pt", settings, device, team)
+
+    def fresh(image: Tensor, figure: Tensor) -> tuple[Tensor, ...]:
+        return softer(image).half(), figure.half()
+
+    def loss_of(image: Tensor, figure: Tensor) -> tuple[Tensor, Tensor]:
+        return coarse_losses(net.coarse, image.float(), figure.float())
+
+    learning.go_on(make, fresh, KEPT_PICTURES, settings.batch, loss_of)
 
 
 def _train_fine(
@@ -226,36 +245,57 @@ def _train_fine(
     figures: Figures,
     softer: Softer,
 ) -> None:
-    make = partial(make_batch, figures, max(1, settings.batch // RIMS), SIZE)
+    count = max(1, settings.batch // RIMS)
+    learning = _Learning(net.fine, run / "matting_fine.pt", settings, device, team)
 
-    def loss(_: nn.Module, image: Tensor, figure: Tensor) -> tuple[Tensor, Tensor]:
-        return fine_losses(net, image, figure)
+    def fresh(image: Tensor, figure: Tensor) -> tuple[Tensor, ...]:
+        return fine_examples(net, softer(image), figure)
 
-    _learn(net.fine, run / "matting_fine.pt", settings, device, team, make, softer, loss)
+    def loss_of(*parts: Tensor) -> tuple[Tensor, Tensor]:
+        return fine_losses(net.fine, Rows(*parts[:3]), parts[3])
+
+    learning.go_on(partial(make_batch, figures, count, SIZE), fresh, KEPT_PIXELS, PIXELS * count, loss_of)
 
 
-def _learn(
-    half: nn.Module,
-    file: Path,
-    settings: Settings,
-    device: torch.device,
-    team: tuple[int, int],
-    make: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]],
-    softer: Softer,
-    loss_of: Callable[..., tuple[Tensor, Tensor]],
-) -> None:
+class _Learning:
     """The steps of one half."""
-    average = Average(half, settings.decay)
-    optimizer = torch.optim.AdamW(half.parameters(), settings.lr, weight_decay=1e-4, fused=True)
-    stage = Stage(file, ("loss", "mse"), settings, team, half, optimizer, average=average)
-    torch.manual_seed(1000 * stage.step + stage.rank)
-    batches = endless(make, (6, stage.step, stage.rank), data_workers(device))
-    for _ in stage.steps(log_every=25, save_every=100):
-        image, figure = as_tensors(next(batches), device)
-        loss, mse = loss_of(half, softer(image), figure)
-        stage.learn(loss, clip=1.0)
-        average.update(half, stage.step)
-        stage.note(loss=loss, mse=mse)
+
+    def __init__(
+        self,
+        half: nn.Module,
+        file: Path,
+        settings: Settings,
+        device: torch.device,
+        team: tuple[int, int],
+    ) -> None:
+        self.half, self.device = half, device
+        self.average = Average(half, settings.decay)
+        optimizer = torch.optim.AdamW(half.parameters(), settings.lr, weight_decay=1e-4, fused=True)
+        self.stage = Stage(file, ("loss", "mse"), settings, team, half, optimizer, average=self.average)
+
+    def go_on(
+        self,
+        make: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]],
+        fresh: Callable[[Tensor, Tensor], tuple[Tensor, ...]],
+        kept: int,
+        count: int,
+        loss_of: Callable[..., tuple[Tensor, Tensor]],
+    ) -> None:
+        """make: new pictures; fresh: the examples in them; kept, count: see shelf.mixed."""
+        stage = self.stage
+        torch.manual_seed(1000 * stage.step + stage.rank)
+        batches = endless(make, (6, stage.step, stage.rank), data_workers(self.device))
+        examples = mixed(
+            (fresh(*as_tensors(batch, self.device)) for batch in batches),
+            kept,
+            count,
+            torch.Generator().manual_seed(1000 * stage.step + stage.rank),
+        )
+        for _ in stage.steps(log_every=25, save_every=100):
+            loss, mse = loss_of(*next(examples))
+            stage.learn(loss, clip=1.0)
+            self.average.update(self.half, stage.step)
+            stage.note(loss=loss, mse=mse)
 
 
 def main() -> None:

@@ -33,6 +33,14 @@ STYLE = {
         "simple line drawing", "sketch", "pen sketch", "line art portrait", "hand-drawn sketch",
     ),
 }  # fmt: skip
+# Any of these says that a prompt names a style; to one without, the pack adds its default.
+STYLE_WORDS = (
+    "vector", "cartoon", "bitmoji", "flat", "storybook", "pixar", "toon", "disney", "animated",
+    "children's book", "comic", "ink", "hand-drawn", "pixel", "pixels", "pixelated", "8-bit", "8 bit",
+    "16-bit", "16 bit", "retro game", "voxel", "voxels", "minecraft", "blocky", "blocks", "line", "lines",
+    "outline", "outlines", "sketch",
+)  # fmt: skip
+DEFAULT_STYLE = "flat vector cartoon"
 EXPRESSION = {
     "smile": ("smiling", "happy", "with a smile", "smile", "cheerful", "friendly smile", "joyful", "joyous"),
     "laugh": ("laughing", "laughing out loud", "with a big grin", "big laugh", "grinning", "overjoyed"),

@@ -30,7 +30,9 @@ from faceavatar.vae import CORE, HALO
 
 PHOTO = Path(__file__).parents[1] / "engine" / "faceavatar" / "examples" / "astronaut.jpg"
 LIMIT = 12 * 2**30  # of a child's address space: a mistake ends the child and not the machine
-SQUARE_SIDES = (32, 48, 64, 96)  # latents' cells of packs that draw any size
+# Latents' cells of packs that draw any size. What a graph takes may jump from one size to the next (an arena
+# grows by blocks), so the largest is measured, and not told by those below.
+SQUARE_SIDES = (32, 64, 96, 128)
 BATCHES = (1, 2, 4, 8)
 MATTED = (512, 1024)
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import cv2
 import diffusers
 import numpy as np
 import pytest
 import tiny_pack
 import torch
+from asking import OTHER, PHOTO, ask, assert_same, difference, recorded, runs
 from numpy.typing import NDArray
-from tiny_pack import SCHEDULE, Recording, photo
+from tiny_pack import SCHEDULE
 
 from faceavatar import AvatarEngine, AvatarRequest, AvatarResult, read_metadata
 from faceavatar.errors import (
@@ -28,48 +26,6 @@ from faceavatar.errors import (
     ProviderUnavailable,
 )
 from faceavatar.image import to_uint8
-from faceavatar.matting import Answer, Matter
-
-PHOTO = Path(__file__).parent / "fixtures" / "photos" / "astronaut.jpg"
-OTHER = PHOTO.with_name("obama.jpg")
-
-
-def ask(**fields: Any) -> AvatarRequest:
-    return AvatarRequest(**{"image": PHOTO, "seed": 1, **fields})
-
-
-def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
-    return int(np.abs(one.astype(int) - other.astype(int)).max())
-
-
-def assert_same(one: AvatarResult, other: AvatarResult) -> None:
-    for left, right in zip(one.images, other.images, strict=True):
-        np.testing.assert_array_equal(left, right)
-
-
-@contextmanager
-def recorded(engine: AvatarEngine) -> Iterator[dict[str, Recording]]:
-    """Record what each of an engine's sessions is fed, for as long as the block lasts."""
-    rooms: dict[str, Any] = {
-        "unet": engine.unet,
-        "vae": engine.vae,
-        "text": engine.text.first,
-        "embedder": engine.embedder,
-        "adapter": engine.adapter,
-    }
-    recordings = {name: Recording(room.session) for name, room in rooms.items()}
-    before = {name: room.session for name, room in rooms.items()}
-    for name, room in rooms.items():
-        room.session = recordings[name]
-    try:
-        yield recordings
-    finally:
-        for name, room in rooms.items():
-            room.session = before[name]
-
-
-def runs(recordings: dict[str, Recording]) -> int:
-    return sum(len(recording.feeds) for recording in recordings.values())
 
 
 def test_a_photo_alone_gives_one_avatar_and_says_how(engine: AvatarEngine) -> None:
@@ -195,96 +151,6 @@ def test_rounding_up_to_a_multiple_costs_no_sharpness_only_a_margin(sd_engine: A
     np.testing.assert_array_equal(cropped, whole[3:260, 2:262])
 
 
-def test_guidance_1_runs_no_unconditional_half(engine: AvatarEngine) -> None:
-    for guidance, batch in ((1.0, 3), (2.0, 6)):
-        with recorded(engine) as sessions:
-            engine.generate(ask(batch=3, guidance_scale=guidance))
-        assert [len(feed["sample"]) for feed in sessions["unet"].feeds] == [batch] * 4
-
-
-@pytest.fixture(scope="module")
-def distilled(tmp_path_factory: pytest.TempPathFactory) -> AvatarEngine:
-    folder = tiny_pack.build(tmp_path_factory.mktemp("distilled"))
-    tiny_pack.change_manifest(
-        folder, lambda m: m["defaults"].update(guidance_scale=3.0, built_in_guidance=3.0)
-    )
-    return AvatarEngine.load(folder, provider="cpu")
-
-
-def test_a_distilled_pack_runs_one_half_at_its_own_guidance_and_more_only_for_what_differs(
-    distilled: AvatarEngine,
-) -> None:
-    """The empty prompt's half beside a negative one's: guidance is measured from it."""
-    asked = {2: {}, 4: {"guidance_scale": 7.5}, 6: {"negative_prompt": "ugly"}}
-    pictures = []
-    for batch, change in asked.items():
-        with recorded(distilled) as sessions:
-            pictures.append(distilled.generate(ask(batch=2, **change)).images[0])
-        assert [len(feed["sample"]) for feed in sessions["unet"].feeds] == [batch] * 4
-    assert difference(pictures[0], pictures[1]) > 0
-    assert difference(pictures[0], pictures[2]) > 0
-
-
-def test_the_unconditional_half_is_the_projection_of_zeros(engine: AvatarEngine) -> None:
-    with recorded(engine) as sessions:
-        engine.generate(ask(batch=2))
-    zeros = engine.adapter.session.run({"face_embeds": np.zeros((1, tiny_pack.EMBEDDING), np.float32)})
-    fed = sessions["unet"].feeds[0]["face_tokens"]
-    np.testing.assert_array_equal(fed[:2], np.repeat(zeros["face_tokens"], 2, axis=0))
-    assert not np.allclose(fed[2], fed[0])
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"prompt": "a pirate"},
-        {"gender": "woman"},
-        {"negative_prompt": "ugly, blurred"},
-        {"image": OTHER},
-        {"guidance_scale": 9.0},
-        {"face_scale": 0.3},
-        {"num_inference_steps": 9},
-        {"scheduler": "euler_ancestral"},
-        {"seed": 2},
-    ],
-    ids=lambda change: next(iter(change)),
-)
-def test_every_wish_changes_the_picture(engine: AvatarEngine, change: dict[str, Any]) -> None:
-    assert difference(engine.generate(ask(**change)).images[0], engine.generate(ask()).images[0]) > 0
-
-
-def test_gender_says_nothing_beside_a_prompt_of_ones_own(engine: AvatarEngine) -> None:
-    assert_same(
-        engine.generate(ask(prompt="a pirate", gender="man")),
-        engine.generate(ask(prompt="a pirate", gender="woman")),
-    )
-
-
-def test_the_negative_prompt_says_nothing_without_guidance(engine: AvatarEngine) -> None:
-    assert_same(
-        engine.generate(ask(guidance_scale=1.0)),
-        engine.generate(ask(guidance_scale=1.0, negative_prompt="ugly")),
-    )
-
-
-def test_face_scale_0_removes_the_faces_influence(engine: AvatarEngine) -> None:
-    assert_same(engine.generate(ask(face_scale=0.0)), engine.generate(ask(image=OTHER, face_scale=0.0)))
-
-
-def test_the_last_word_of_a_long_prompt_still_counts(engine: AvatarEngine) -> None:
-    long = "man " * 200
-    with recorded(engine) as sessions:
-        hat = engine.generate(ask(prompt=long + "hat"))
-    assert sessions["unet"].feeds[0]["encoder_hidden_states"].shape == (2, 3 * 77, tiny_pack.CONTEXT)
-    assert difference(hat.images[0], engine.generate(ask(prompt=long + "sea")).images[0]) > 3
-
-
-def test_a_negative_prompt_longer_than_the_prompt_is_not_cut_either(engine: AvatarEngine) -> None:
-    with recorded(engine) as sessions:
-        engine.generate(ask(prompt="a pirate", negative_prompt="ugly " * 100))
-    assert sessions["unet"].feeds[0]["encoder_hidden_states"].shape[:2] == (2, 2 * 77)
-
-
 def test_injecting_the_noise_that_the_seeds_would_draw_changes_nothing(engine: AvatarEngine) -> None:
     noise = [np.random.Generator(np.random.PCG64(seed)) for seed in (1, 2)]
     latents = np.stack([draw.standard_normal((8, 8, 8), np.float32) for draw in noise])
@@ -331,58 +197,6 @@ def test_bad_input_costs_no_model_run(engine: AvatarEngine, tmp_path: Path) -> N
     assert runs(sessions) == 0
 
 
-def test_the_stream_counts_its_steps_and_ends_with_the_result(engine: AvatarEngine) -> None:
-    request = ask(num_inference_steps=5)
-    steps = list(engine.stream(request))
-    assert [step.index for step in steps] == [0, 1, 2, 3, 4]
-    assert {step.total for step in steps} == {5}
-    assert [step.timestep for step in steps] == sorted((step.timestep for step in steps), reverse=True)
-    assert all(step.preview is None for step in steps)
-    assert [step.result is None for step in steps] == [True] * 4 + [False]
-    assert steps[0].seconds_left > 0
-    assert steps[-1].seconds_left == 0
-    assert steps[-1].result is not None
-    assert_same(steps[-1].result, engine.generate(request))
-
-
-@pytest.mark.parametrize("scheduler", ["dpmpp_2m", "ddim", "euler", "lcm"])
-def test_previews_come_as_often_as_asked_and_near_the_result(engine: AvatarEngine, scheduler: str) -> None:
-    request = ask(
-        batch=2, num_inference_steps=20, preview_every=6, height=256, width=300, scheduler=scheduler
-    )
-    steps = list(engine.stream(request))
-    shown = [step.index for step in steps if step.preview]
-    assert shown == [5, 11, 17]
-    result, late, early = steps[-1].result, steps[17].preview, steps[5].preview
-    assert result is not None
-    assert late is not None
-    assert early is not None
-    assert [image.shape for image in late] == [(256, 300, 3)] * 2
-    gaps = [np.abs(seen[0].astype(int) - result.images[0]).mean() for seen in (early, late)]
-    assert gaps[1] < gaps[0]
-    assert gaps[1] < 12
-    assert_same(result, engine.generate(request))
-
-
-def test_leaving_the_loop_cancels_the_rest_and_the_engine_goes_on(engine: AvatarEngine) -> None:
-    with recorded(engine) as sessions:
-        for step in engine.stream(ask(num_inference_steps=50)):
-            if step.index == 1:
-                break
-    assert len(sessions["unet"].feeds) == 2
-    assert sessions["vae"].feeds == []
-    assert engine.generate(ask()).images
-
-
-def test_time_that_the_caller_takes_between_steps_is_not_counted(engine: AvatarEngine) -> None:
-    for step in engine.stream(ask(num_inference_steps=3)):
-        time.sleep(0.2)  # twice before the result is made
-        last = step
-    assert last.result is not None
-    timings = last.result.timings
-    assert timings["total"] - sum(timings[stage] for stage in timings if stage != "total") > 0.35
-
-
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
 def test_the_engine_ends_where_a_pipeline_with_diffusers_scheduler_on_the_same_graphs_ends(
     engine: AvatarEngine,
@@ -406,98 +220,6 @@ def test_the_engine_ends_where_a_pipeline_with_diffusers_scheduler_on_the_same_g
     theirs = engine.vae.session.run({"latents": sample.numpy() / 0.5 + np.float32(0.1)})["image"]
     for one, other in zip(ours.images, to_uint8(theirs), strict=True):
         assert difference(one, other) <= 1
-
-
-def test_a_removed_background_is_transparent_and_the_colours_stay(engine: AvatarEngine) -> None:
-    plain, cut = engine.generate(ask()).images[0], engine.generate(ask(remove_background=True)).images[0]
-    assert cut.shape == (512, 512, 4)
-    figure = cut[..., 3] == 255
-    np.testing.assert_array_equal(cut[figure][:, :3], plain[figure])
-    assert cut[0, 0, 3] == 0
-    assert cut[256, 256, 3] == 255
-
-
-@pytest.mark.parametrize(("given", "color"), [("#12AB7F", (0x12, 0xAB, 0x7F)), ("#f00", (255, 0, 0))])
-def test_bg_color_is_exact_where_alpha_is_0(
-    engine: AvatarEngine, given: str, color: tuple[int, int, int]
-) -> None:
-    cut = engine.generate(ask(remove_background=True)).images[0]
-    image = engine.generate(ask(bg_color=given)).images[0]
-    assert image.shape == (512, 512, 3)
-    assert (image[cut[..., 3] == 0] == color).all()
-    np.testing.assert_array_equal(image[cut[..., 3] == 255], cut[cut[..., 3] == 255][:, :3])
-
-
-def test_a_colour_wins_over_transparency_and_says_so(engine: AvatarEngine) -> None:
-    result = engine.generate(ask(bg_color="#00ff00", remove_background=True))
-    assert result.images[0].shape == (512, 512, 3)
-    assert result.warnings == ("bg_color #00ff00 was used, so the background is not transparent",)
-
-
-def test_a_pack_without_matting_cuts_out_with_the_net_that_ships(tmp_path: Path) -> None:
-    folder = tiny_pack.build(tmp_path / "plain")
-    tiny_pack.change_manifest(folder, lambda m: (m["graphs"].pop("matting"), m.pop("matting")))
-    plain = AvatarEngine.load(folder, provider="cpu")
-    assert plain.generate(ask(remove_background=True)).images[0].shape == (512, 512, 4)
-    assert plain.generate(ask(bg_color="#fff")).images[0].shape == (512, 512, 3)
-
-
-def test_all_pictures_of_a_batch_go_through_the_matting_net_at_once(
-    tiny: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fed: list[int] = []
-    whole = Matter.answers
-
-    def counting(matter: Matter, images: Sequence[NDArray[np.uint8]]) -> list[Answer]:
-        fed.append(len(images))
-        return whole(matter, images)
-
-    monkeypatch.setattr(Matter, "answers", counting)
-    result = AvatarEngine.load(tiny, provider="cpu").generate(ask(batch=3, bg_color="#0a0"))
-    assert fed == [3]
-    assert len(result.images) == 3
-
-
-@pytest.fixture(scope="module")
-def two_faces() -> NDArray[np.uint8]:
-    large = np.asarray(cv2.resize(photo("obama"), (700, 800)), np.uint8)
-    small = np.asarray(cv2.resize(photo("astronaut"), (400, 400)), np.uint8)
-    return np.hstack([np.pad(small, ((0, 400), (0, 0), (0, 0)), mode="edge"), large])
-
-
-def test_of_several_faces_the_largest_is_used_and_the_others_are_told(
-    engine: AvatarEngine, two_faces: NDArray[np.uint8]
-) -> None:
-    result = engine.generate(ask(image=two_faces))
-    assert result.face.faces_found == 2
-    assert result.face.bbox[0] > 400
-    assert [box[0] < 400 for box in result.face.others] == [True]
-    assert result.warnings == ("2 faces were found; the largest was used (face_index picks another)",)
-
-
-def test_face_index_picks_another_face_by_size(engine: AvatarEngine, two_faces: NDArray[np.uint8]) -> None:
-    first, second = (engine.generate(ask(image=two_faces, face_index=index)) for index in (0, 1))
-    assert first.face.bbox[2] > second.face.bbox[2]
-    assert second.warnings == ()
-    assert difference(first.images[0], second.images[0]) > 3
-    with pytest.raises(InvalidRequest, match=r"face_index: got 2, allowed 0\.\.1"):
-        engine.generate(ask(image=two_faces, face_index=2))
-
-
-def test_a_small_face_is_used_with_a_warning(engine: AvatarEngine) -> None:
-    small = np.asarray(cv2.resize(photo("astronaut"), (128, 128), interpolation=cv2.INTER_AREA), np.uint8)
-    (warning,) = engine.generate(ask(image=small)).warnings
-    assert "pixels wide" in warning
-
-
-def test_a_photo_and_a_prompt_seen_before_are_not_looked_at_again(tiny: Path) -> None:
-    fresh = AvatarEngine.load(tiny, provider="cpu")
-    with recorded(fresh) as sessions:
-        first, second = fresh.generate(ask()), fresh.generate(ask(image=PHOTO.read_bytes()))
-    assert len(sessions["embedder"].feeds) == 1
-    assert len(sessions["text"].feeds) == 2
-    assert second.timings["detect"] == 0
-    assert_same(first, second)
 
 
 def test_a_net_that_divides_by_zero_is_refused_with_its_step(tmp_path: Path) -> None:

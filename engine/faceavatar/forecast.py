@@ -18,14 +18,14 @@ from faceavatar.vae import CORE, HALO
 # Of each picture its bytes, twice while it is brought to its size; of one at a time its floats, five times.
 KEPT_BYTES_A_PIXEL, FLOAT_BYTES_A_PIXEL = 2 * 3, 5 * 3 * 4
 # An estimate for full-width SD1.5 with its attention fused, on cpu: (base, bytes a cell, bytes a cell
-# squared). On the safe side: at 512x512 and a batch of 1 it says 7.7 GB where 5.7 were measured. Of packs
+# squared). On the safe side: at 512x512 and a batch of 1 it says 6.8 GB where 5.7 were measured. Of packs
 # without constants of their own, activations are taken to grow with the width, and weights with its square.
 FULL_UNET_BYTES = 3_515_000_000
 FULL_WIDTH: Mapping[str, tuple[float, float, float]] = {
     "text_encoder": (40e6, 0.0, 0.0),
     "face": (120e6, 0.0, 0.0),
-    "unet": (0.0, 90e3, 0.0),
-    "vae_decoder": (0.0, 420e3, 0.0),
+    "unet": (0.0, 45e3, 0.0),
+    "vae_decoder": (0.0, 290e3, 0.0),
     "vae_decoder_low": (0.0, 60e3, 0.0),
     "vae_decoder_tile": (0.0, 450e3, 0.0),
     "matting": (30e6, 150.0, 0.0),

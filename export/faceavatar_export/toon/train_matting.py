@@ -55,7 +55,8 @@ Softer = Callable[[Tensor], Tensor]
 class Settings:
     """The section [matting]; `latent_noise` is what the UNet leaves of error in pictures that it makes.
 
-    coarse_share: of the time. made_share: of the figures, with --made. decay: of averaged weights, a step.
+    coarse_share: of the time, where both halves are trained. made_share: of the figures, with --made.
+    decay: of averaged weights, a step.
     """
 
     minutes: float
@@ -190,12 +191,13 @@ def train(
     if warm is not None:
         net.load_state_dict(torch.load(warm, weights_only=True)["matting"])
     net = channels_last(net.to(device))
-    share = settings.coarse_share
+    parts = {"coarse": settings.coarse_share, "fine": 1 - settings.coarse_share}
+    shares = parts if len(halves) > 1 else dict.fromkeys(halves, 1.0)
     if "coarse" in halves:
-        coarse = replace(settings, minutes=settings.minutes * share)
+        coarse = replace(settings, minutes=settings.minutes * shares["coarse"])
         _train_coarse(net, run, coarse, device, team, figures, softer)
     if "fine" in halves:
-        fine = replace(settings, minutes=settings.minutes * (1 - share))
+        fine = replace(settings, minutes=settings.minutes * shares["fine"])
         load_half(net, run, "coarse")
         _train_fine(net, run, fine, device, team, figures, softer)
 

@@ -41,10 +41,8 @@ HALVES = ("coarse", "fine")
 REUSED = 4  # batches that a picture is learnt from: making one costs as much as a step
 RIMS = 16  # of a batch's pictures the fine half takes in one in so many, at each of its steps
 PIXELS = 16384  # that it learns from at a step, for each picture taken in
-RIM_SHARE, REST_SHARE = (
-    0.7,
-    0.25,
-)  # of a picture's pixels in doubt, where alpha is between 0 and 1, and where not
+RIM_SHARE = 0.7  # of a picture's pixels in doubt, where alpha is between 0 and 1
+REST_SHARE = 0.25  # and where it is not
 KEPT_PICTURES, KEPT_PIXELS = 2048, 1_500_000
 SETTLED = 0.02  # the runtime takes alpha nearer than this to 0 or 1 for that, and stretches the rest
 DARK = 0.0031308  # light below which sRGB's codes are a straight line
@@ -78,8 +76,11 @@ def as_tensors(
 
 @torch.no_grad()
 def as_made(image: Tensor, codec: Autoencoder, latent_noise: float) -> Tensor:
-    """The images (B, 3, S, S), the first quarter of them, at least one, as the decoder would give them."""
-    some = image[: max(1, len(image) // 4)]  # of a single picture, that one
+    """The images (B, 3, S, S), the first quarter of them as the decoder would give them; of fewer than four,
+    one now and then."""
+    some = image[: int(len(image) / 4 + float(torch.rand(())))]
+    if not len(some):
+        return image
     with torch.autocast(image.device.type, torch.bfloat16):
         latents = codec.encode(F.interpolate(some, size=(INPUT_SIZE, INPUT_SIZE), mode="area"))
         decoded = codec.decoder(latents + latent_noise * torch.randn_like(latents)).float()

@@ -45,10 +45,15 @@ def run(name: str, arguments: list[str]) -> bool:
 
 
 def alone() -> bool:
-    """The tests that compare speeds; there may be none among those asked for."""
-    print("-- pytest, alone", flush=True)
-    command = [sys.executable, "-m", "pytest", *sys.argv[1:], "-m", "alone"]
-    return subprocess.run(command, cwd=ROOT).returncode in (0, NO_TESTS)
+    """The tests that compare speeds, each file in a process of its own, for what one leaves behind slows the
+    next; of the tests asked for there may be none."""
+    files = [file for file in sorted(ROOT.glob("tests/**/test_*.py")) if "mark.alone" in file.read_text()]
+    passed = True
+    for asked in [sys.argv[1:]] if sys.argv[1:] else [[str(file)] for file in files]:
+        print("-- pytest, alone", flush=True)
+        command = [sys.executable, "-m", "pytest", "-s", *asked, "-m", "alone"]
+        passed &= subprocess.run(command, cwd=ROOT).returncode in (0, NO_TESTS)
+    return passed
 
 
 def supply() -> tuple[list[str], list[str]]:

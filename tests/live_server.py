@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
 
+from faceavatar import AvatarEngine
+from faceavatar_cli.http.app import create_app
 from faceavatar_cli.http.connections import TimedHeads
+from faceavatar_cli.http.settings import Limits, Settings, Token
+from faceavatar_cli.http.tokens import hash_secret
 
 STARTS_SECONDS = 30.0
+SECRET = "a secret of thirty characters."
+
+
+def serving_one_caller(engines: Mapping[str, AvatarEngine], outputs: Path) -> AbstractContextManager[str]:
+    """As serving, for the token whose secret is SECRET: it may ask five times, and then once a minute."""
+    token = Token("tester", hash_secret(SECRET), Limits(per_minute=1))
+    return serving(create_app(Settings(outputs=outputs, tokens=(token,)), engines=dict(engines)))
 
 
 @contextmanager

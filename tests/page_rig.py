@@ -11,7 +11,6 @@ from PIL import Image
 from playwright.sync_api import Page
 
 PHOTOS = Path(__file__).resolve().parent / "fixtures" / "photos"
-SECRET = "a secret of thirty characters."
 PHONE = {"width": 360, "height": 740}
 DESK = {"width": 1280, "height": 900}
 DONE = "#stage[data-state=done]"

@@ -17,7 +17,7 @@ import httpx2
 import numpy as np
 import pytest
 from fastapi import FastAPI
-from live_server import serving
+from live_server import SECRET, serving, serving_one_caller
 from PIL import Image
 
 from faceavatar import (
@@ -43,12 +43,10 @@ from faceavatar.client import (
     Unavailable,
 )
 from faceavatar_cli.http.app import create_app
-from faceavatar_cli.http.settings import Limits, Settings, Token
-from faceavatar_cli.http.tokens import hash_secret
+from faceavatar_cli.http.settings import Limits, Settings
 
 PHOTOS = Path(__file__).resolve().parent / "fixtures" / "photos"
 PHOTO = PHOTOS / "obama.jpg"
-SECRET = "a secret of thirty characters."
 HASTY = Patience(tries=3, longest=0.05)
 
 
@@ -75,10 +73,7 @@ def client(url: str) -> Iterator[AvatarClient]:
 
 @pytest.fixture
 def guarded(engine: AvatarEngine, tmp_path: Path) -> Iterator[str]:
-    """A server with a token that may ask five times, and then once a minute."""
-    token = Token("tester", hash_secret(SECRET), Limits(per_minute=1))
-    settings = Settings(outputs=tmp_path / "guarded", tokens=(token,))
-    with serving(create_app(settings, engines={"tiny": engine})) as running:
+    with serving_one_caller({"tiny": engine}, tmp_path / "guarded") as running:
         yield running
 
 

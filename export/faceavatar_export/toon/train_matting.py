@@ -11,7 +11,7 @@ warm_start.py) a first start takes the weights of a finished pack.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -228,7 +228,6 @@ def _train_coarse(
     side = SIZE // CELL
     small = Figures(tuple(shrunk(one, side) for one in figures.sets), figures.shares)
     make = partial(make_batch, small, max(1, settings.batch // REUSED), side)
-    learning = _Learning(net.coarse, run / "matting_coarse.pt", settings, device, team)
 
     def fresh(image: Tensor, figure: Tensor) -> tuple[Tensor, ...]:
         return softer(image).half(), figure.half()
@@ -236,7 +235,8 @@ def _train_coarse(
     def loss_of(image: Tensor, figure: Tensor) -> tuple[Tensor, Tensor]:
         return coarse_losses(net.coarse, image.float(), figure.float())
 
-    learning.go_on(make, fresh, KEPT_PICTURES, settings.batch, loss_of)
+    examples = _Examples(make, fresh, KEPT_PICTURES, settings.batch)
+    _learn(net.coarse, run / "matting_coarse.pt", settings, device, team, examples, loss_of)
 
 
 def _train_fine(
@@ -249,7 +249,6 @@ def _train_fine(
     softer: Softer,
 ) -> None:
     count = max(1, settings.batch // RIMS)
-    learning = _Learning(net.fine, run / "matting_fine.pt", settings, device, team)
 
     def fresh(image: Tensor, figure: Tensor) -> tuple[Tensor, ...]:
         return fine_examples(net, softer(image), figure)
@@ -257,48 +256,47 @@ def _train_fine(
     def loss_of(*parts: Tensor) -> tuple[Tensor, Tensor]:
         return fine_losses(net.fine, Rows(*parts[:3]), parts[3])
 
-    learning.go_on(partial(make_batch, figures, count, SIZE), fresh, KEPT_PIXELS, PIXELS * count, loss_of)
+    make = partial(make_batch, figures, count, SIZE)
+    examples = _Examples(make, fresh, KEPT_PIXELS, PIXELS * count)
+    _learn(net.fine, run / "matting_fine.pt", settings, device, team, examples, loss_of)
 
 
-class _Learning:
+@dataclass(frozen=True, slots=True)
+class _Examples:
+    """make: new pictures; fresh: the examples in them; kept, count: see shelf.mixed."""
+
+    make: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
+    fresh: Callable[[Tensor, Tensor], tuple[Tensor, ...]]
+    kept: int
+    count: int
+
+    def batches(self, seed: tuple[int, int], device: torch.device) -> Iterator[tuple[Tensor, ...]]:
+        """Without end; seed: the step and the process."""
+        made = endless(self.make, (6, *seed), data_workers(device))
+        fresh = (self.fresh(*as_tensors(batch, device)) for batch in made)
+        return mixed(fresh, self.kept, self.count, torch.Generator().manual_seed(1000 * seed[0] + seed[1]))
+
+
+def _learn(
+    half: nn.Module,
+    file: Path,
+    settings: Settings,
+    device: torch.device,
+    team: tuple[int, int],
+    examples: _Examples,
+    loss_of: Callable[..., tuple[Tensor, Tensor]],
+) -> None:
     """The steps of one half."""
-
-    def __init__(
-        self,
-        half: nn.Module,
-        file: Path,
-        settings: Settings,
-        device: torch.device,
-        team: tuple[int, int],
-    ) -> None:
-        self.half, self.device = half, device
-        self.average = Average(half, settings.decay)
-        optimizer = torch.optim.AdamW(half.parameters(), settings.lr, weight_decay=1e-4, fused=True)
-        self.stage = Stage(file, ("loss", "mse"), settings, team, half, optimizer, average=self.average)
-
-    def go_on(
-        self,
-        make: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]],
-        fresh: Callable[[Tensor, Tensor], tuple[Tensor, ...]],
-        kept: int,
-        count: int,
-        loss_of: Callable[..., tuple[Tensor, Tensor]],
-    ) -> None:
-        """make: new pictures; fresh: the examples in them; kept, count: see shelf.mixed."""
-        stage = self.stage
-        torch.manual_seed(1000 * stage.step + stage.rank)
-        batches = endless(make, (6, stage.step, stage.rank), data_workers(self.device))
-        examples = mixed(
-            (fresh(*as_tensors(batch, self.device)) for batch in batches),
-            kept,
-            count,
-            torch.Generator().manual_seed(1000 * stage.step + stage.rank),
-        )
-        for _ in stage.steps(log_every=25, save_every=100):
-            loss, mse = loss_of(*next(examples))
-            stage.learn(loss, clip=1.0)
-            self.average.update(self.half, stage.step)
-            stage.note(loss=loss, mse=mse)
+    average = Average(half, settings.decay)
+    optimizer = torch.optim.AdamW(half.parameters(), settings.lr, weight_decay=1e-4, fused=True)
+    stage = Stage(file, ("loss", "mse"), settings, team, half, optimizer, average=average)
+    torch.manual_seed(1000 * stage.step + stage.rank)
+    batches = examples.batches((stage.step, stage.rank), device)
+    for _ in stage.steps(log_every=25, save_every=100):
+        loss, mse = loss_of(*next(batches))
+        stage.learn(loss, clip=1.0)
+        average.update(half, stage.step)
+        stage.note(loss=loss, mse=mse)
 
 
 def main() -> None:

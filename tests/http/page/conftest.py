@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_server import serving
-from page_rig import DESK, SECRET, Open
+from live_server import serving, serving_one_caller
+from page_rig import DESK, Open
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
 from faceavatar import AvatarEngine
 from faceavatar_cli.http.app import create_app
-from faceavatar_cli.http.settings import Limits, Settings, Token
-from faceavatar_cli.http.tokens import hash_secret
+from faceavatar_cli.http.settings import Limits, Settings
 
 FLAGS = [
     "--no-sandbox",
@@ -43,10 +42,7 @@ def url(toon: AvatarEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture
 def guarded(toon: AvatarEngine, tmp_path: Path) -> Iterator[str]:
-    """A server with a token that may ask once a minute, five times at first."""
-    token = Token("tester", hash_secret(SECRET), Limits(per_minute=1))
-    settings = Settings(outputs=tmp_path / "outputs", tokens=(token,))
-    with serving(create_app(settings, engines={"toon": toon})) as running:
+    with serving_one_caller({"toon": toon}, tmp_path / "outputs") as running:
         yield running
 
 

@@ -16,7 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import httpx
-from page_rig import DONE, PHOTOS, SECRET, Open, choose, make, number, saved
+from live_server import SECRET
+from page_rig import DONE, PHOTOS, Open, choose, make, number, saved
 from playwright.sync_api import Browser, Route, expect
 
 from faceavatar_cli.http.page import page as page_bytes

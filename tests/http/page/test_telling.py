@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from page_rig import SECRET, Open, choose, make, number, saved
+from live_server import SECRET
+from page_rig import Open, choose, make, number, saved
 from PIL import Image
 from playwright.sync_api import expect
 

@@ -112,7 +112,8 @@ def _ready(process: subprocess.Popen[bytes], log: Path) -> str:
 async def ask(url: str, secret: str, asked: Sequence[dict[str, Any]]) -> list[tuple[int, float, int]]:
     """One caller: one request after the other; status, seconds and pictures of each."""
     answered = []
-    async with httpx.AsyncClient(base_url=url, timeout=600) as client:
+    # Without certificates, which it would take each client 30 ms to read.
+    async with httpx.AsyncClient(base_url=url, timeout=600, verify=False) as client:
         for fields in asked:
             photos = sorted(PHOTOS.glob("*.jpg"))
             photo = photos[fields["seed"] % len(photos)].read_bytes()

@@ -25,6 +25,7 @@ from faceavatar.matting import (
     estimate_foreground,
     over,
     refine,
+    refine_narrow,
     refine_near,
     straight,
     told_foreground,
@@ -216,6 +217,21 @@ def test_one_near_pass_follows_an_edge_that_is_off_by_little_and_leaves_what_is_
     assert refined[40:60, 40:60].max() == 0
 
 
+def test_a_narrow_pass_sharpens_what_was_enlarged_and_keeps_a_line_as_dark_as_what_is_behind_it() -> None:
+    y, x = np.mgrid[:1024, :1024] - 511.5
+    truth = np.clip(400 - np.hypot(y, x) + 0.5, 0, 1).astype(np.float32)
+    inside = np.clip(394 - np.hypot(y, x) + 0.5, 0, 1)[..., None]  # the rest of the disc is its outline
+    image = (inside * (220, 150, 90) + (1 - inside) * 8).astype(np.uint8)
+    small = cv2.resize(truth, (512, 512), interpolation=cv2.INTER_AREA)
+    enlarged = cv2.resize(small, (1024, 1024), interpolation=cv2.INTER_LINEAR)
+    ring = (np.hypot(y, x) > 395) & (np.hypot(y, x) < 399)
+    lost = {fit: 1 - fit(image, enlarged)[ring].mean() for fit in (refine_narrow, refine_near)}
+    assert lost[refine_narrow] < 0.7 * lost[refine_near]
+    share = truth[..., None]
+    image = (share * (200, 60, 40) + (1 - share) * (30, 60, 160)).astype(np.uint8)
+    assert np.square(refine_narrow(image, enlarged) - truth).mean() < np.square(enlarged - truth).mean() / 2
+
+
 @pytest.mark.parametrize(("wanted", "fit"), [(True, refine), ("near", refine_near), (False, None)])
 def test_a_packs_alpha_is_refined_as_its_manifest_says(matter: Matter, wanted: Any, fit: Any) -> None:
     settings = matter.settings.model_copy(update={"refine": wanted})
@@ -234,7 +250,7 @@ def test_beyond_what_the_net_sees_alone_its_alpha_is_refined_where_the_manifest_
     settings = matter.settings.model_copy(update={"refine": "beyond"})
     picture, asked_for = noise(side, side), Matter(matter.session, settings)
     (alpha,) = asked_for.alphas([picture])
-    fitted = alpha if side == 256 else refine_near(picture, alpha)
+    fitted = alpha if side == 256 else refine_narrow(picture, alpha)
     (found,) = CutOut(asked_for, "any").alphas([picture])
     np.testing.assert_allclose(found, np.clip((fitted - 0.02) / 0.96, 0, 1), atol=1e-6)
 

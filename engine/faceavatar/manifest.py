@@ -233,9 +233,9 @@ class Matting(Part):
     answer: what the output holds: "alpha" 0..1, "logits" of it, or "scores" that each picture stretches to
     0..1. spread: the picture's brightest value is made 255 before mean and std, as U2-Net was trained.
     refine: whether alpha is fitted to the picture's own edges: true for nets of few pixels, "near" for one
-    that answers in full resolution and is off by a few pixels at most, "beyond" for the same with pictures
-    larger than the net sees alone, false to take its answer as it is. foreground: the output with the
-    figure's own colours, RGB in 0..1, where the net tells them too.
+    that answers in full resolution and is off by a few pixels at most, "beyond" for one that knows of edges
+    itself, where pictures are larger than it sees, false to take its answer as it is. foreground: the output
+    with the figure's own colours, RGB in 0..1, where the net tells them too.
     """
 
     size: tuple[Sides, Sides]

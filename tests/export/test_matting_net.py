@@ -13,34 +13,78 @@ from torch.nn import functional as F
 
 from faceavatar.matting.composite import over
 from faceavatar_export import graphs
+from faceavatar_export.toon import train_matting
+from faceavatar_export.toon.identity import STYLES
+from faceavatar_export.toon.matting_cells import CELL, REACH, Sides, Surroundings, in_doubt
 from faceavatar_export.toon.matting_net import (
-    CELL,
-    REACH,
-    WIDTHS,
+    SIGHT,
     CoarseNet,
-    FineNet,
+    Known,
+    LastNet,
     MattingNet,
-    in_doubt,
-    sides,
+    as_picture,
 )
 from faceavatar_export.toon.train_matting import SETTLED, codes, halo, light
 from faceavatar_export.verify import relative_error
 
 
-def everywhere(net: FineNet, image: Tensor, coarse: Tensor, sight: Tensor) -> tuple[Tensor, Tensor]:
-    """What the net computes, by convolutions over the whole picture, taken where it is in doubt."""
-    known, cells = coarse.clamp(-6, 6), F.pixel_unshuffle(image, CELL)
-    near, rim = sides(cells, coarse), wide(in_doubt(coarse).float())
-    whole = F.interpolate(known, scale_factor=4, mode="bilinear", align_corners=False)
-    way = F.pixel_shuffle(near.alpha, CELL)
-    seen = torch.cat([image - wide(near.back), way, whole / 6], dim=1)
-    hint = F.interpolate(net.hint(sight), scale_factor=4.0)
-    x = F.conv2d(seen, net.first.weight, net.first.bias, padding=REACH)
-    x = net.said(x + wide(net.further(torch.cat([near.figure, near.back, hint], dim=1)))) * rim
-    own = torch.sigmoid(whole + x[:, 2:3])
-    alpha = own * (1 - x[:, :1]) + way.clamp(0, 1) * x[:, :1]
-    color = (1 - x[:, 1:2]) * image + x[:, 1:2] * wide(near.figure)
-    return alpha, ((color + 1) / 2 + x[:, 3:]).clamp(0, 1)
+class Everywhere:
+    """What the net computes, by convolutions over the whole picture, taken where it is in doubt: alpha, color
+    of the fine half, and better, finer of the last part."""
+
+    def __init__(self, net: MattingNet, image: Tensor, coarse: Tensor, sight: Tensor) -> None:
+        around, doubt = Surroundings(F.pixel_unshuffle(image, CELL)), in_doubt(coarse)
+        near, self.rim = around.sides(torch.sigmoid(coarse)), wide(doubt.float())
+        self.whole = F.interpolate(coarse.clamp(-6, 6), scale_factor=4, mode="bilinear", align_corners=False)
+        way, part = solved(image, near), net.fine
+        seen = torch.cat([image - wide(near.back), way, self.whole / 6], dim=1)
+        further = torch.cat(
+            [near.figure, near.back, F.interpolate(part.hint(sight), scale_factor=4.0)], dim=1
+        )
+        x = F.conv2d(seen, part.first.weight, part.first.bias, padding=REACH)
+        x = F.silu(x + wide(part.further(further)))
+        x = x + F.silu(part.second(x))
+        x = x + F.silu(part.third(x))
+        said = part.head(x)
+        share, own = torch.sigmoid(said[:, :3]), torch.sigmoid(self.whole + said[:, 3:4])
+        alpha = own * (1 - share[:, :1]) + way.clamp(0, 1) * share[:, :1]
+        color = colored(image, (image, near), alpha, share[:, 1:]) + said[:, 4:]
+        self.alpha, self.color = self.taken(alpha, color.clamp(0, 1), image)
+        means = torch.where(doubt, F.avg_pool2d(self.alpha, CELL), torch.sigmoid(coarse))
+        self.looked_at_again(net.last, x, image, around.sides(means))
+
+    def looked_at_again(self, part: LastNet, hidden: Tensor, image: Tensor, near: Sides) -> None:
+        way, base = solved(image, near).clamp(0, 1), 2 * self.color - 1
+        figure, back = wide(near.figure), wide(near.back)
+        told = torch.cat([self.alpha, way, image - back, figure - back, base - image], dim=1)
+        sure = torch.sigmoid(self.whole)
+        seen = torch.cat([self.alpha, way * self.rim + sure * (1 - self.rim)], dim=1)
+        around = F.conv2d(seen, part.window.weight, part.window.bias, padding=REACH)
+        x = F.silu(around + part.first(hidden) + part.further(told))
+        said = part.head(x + F.silu(part.second(x)))
+        share = torch.sigmoid(said[:, :3])
+        alpha = (self.alpha * (1 - share[:, :1]) + way * share[:, :1] + said[:, 3:4]).clamp(0, 1)
+        color = (colored(base, (image, near), alpha, share[:, 1:]) + said[:, 4:]).clamp(0, 1)
+        self.better, self.finer = self.taken(alpha, color, image)
+
+    def taken(self, alpha: Tensor, color: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        rest = 1 - self.rim
+        return alpha * self.rim + torch.sigmoid(self.whole) * rest, color * self.rim + (image + 1) / 2 * rest
+
+
+def colored(own: Tensor, seen: tuple[Tensor, Sides], alpha: Tensor, share: Tensor) -> Tensor:
+    """A mean of the own colours, the figure's near it, and what alpha leaves of the picture."""
+    image, near = seen
+    figure, back, least = wide(near.figure), wide(near.back), alpha.clamp_min(0.1)
+    free = ((image - (1 - least) * back) / least).clamp(-1, 1)
+    return ((1 - share.sum(dim=1, keepdim=True)) * own + share[:, :1] * figure + share[:, 1:] * free + 1) / 2
+
+
+def solved(image: Tensor, near: Sides) -> Tensor:
+    """Alpha of every pixel, as the functions of its cell say."""
+    functions = wide(near.functions)
+    told = (image * functions[:, :3]).sum(dim=1, keepdim=True) + functions[:, 3:]
+    return told.clamp(-0.5, 1.5)
 
 
 def wide(planes: Tensor) -> Tensor:
@@ -49,10 +93,11 @@ def wide(planes: Tensor) -> Tensor:
 
 
 @pytest.fixture
-def fine() -> FineNet:
+def net() -> MattingNet:
     torch.manual_seed(2)
-    net = FineNet()
-    nn.init.normal_(net.head.weight, std=0.3)
+    net = MattingNet()
+    for part in (net.fine, net.last):
+        nn.init.normal_(part.head.weight, std=0.3)
     return net
 
 
@@ -62,26 +107,52 @@ def disc(side: int, radius: float) -> Tensor:
     return ((radius - torch.hypot(y, x)) * 3)[None, None]
 
 
-def test_the_fine_half_is_a_convolution_taken_where_there_is_doubt(fine: FineNet) -> None:
-    image = torch.rand(2, 3, 128, 96) * 2 - 1
+def doubtful() -> tuple[Tensor, Tensor, Tensor]:
+    """Two pictures, the coarse half's logits and sight of them."""
     coarse = torch.cat([disc(32, 9)[..., :24], -disc(32, 12)[..., 8:]])
-    sight = torch.randn(2, WIDTHS[0], 8, 6)
+    return torch.rand(2, 3, 128, 96) * 2 - 1, coarse, torch.randn(2, SIGHT, 8, 6)
+
+
+def test_the_net_is_a_convolution_taken_where_there_is_doubt(net: MattingNet) -> None:
+    pictures = doubtful()
     with torch.inference_mode():
-        wanted = everywhere(fine, image, coarse, sight)
-        torch.testing.assert_close(fine(image, coarse, sight), wanted, atol=2e-5, rtol=2e-5)
+        wanted = Everywhere(net, *pictures)
+        found = net.edged(*pictures)
+    torch.testing.assert_close(found, (wanted.better, wanted.finer), atol=2e-5, rtol=2e-5)
+    assert float((wanted.better - wanted.alpha).abs().mean()) > 1e-3
 
 
-def test_single_pixels_as_rows_are_told_what_the_whole_picture_is(fine: FineNet) -> None:
-    image = torch.rand(2, 3, 128, 96) * 2 - 1
-    coarse = torch.cat([disc(32, 9)[..., :24], -disc(32, 12)[..., 8:]])
-    sight = torch.randn(2, WIDTHS[0], 8, 6)
+def test_single_pixels_as_rows_are_told_what_the_whole_picture_is(net: MattingNet) -> None:
+    image, coarse, sight = doubtful()
     where = (torch.rand(2, 1, 128, 96) < 0.3) & (wide(in_doubt(coarse).float()) > 0)
     with torch.inference_mode():
-        whole = everywhere(fine, image, coarse, sight)
-        alpha, colors = fine.told(fine.rows(image, coarse, sight, where))
+        whole = Everywhere(net, image, coarse, sight)
+        alpha, colors = net.fine.told(net.fine.rows(image, coarse, sight, where))
     assert len(alpha) == int(where.sum()) > 500
-    torch.testing.assert_close(alpha, whole[0][where], atol=2e-5, rtol=2e-5)
-    torch.testing.assert_close(colors, whole[1].permute(0, 2, 3, 1)[where[:, 0]], atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(alpha, whole.alpha[where], atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(colors, whole.color.permute(0, 2, 3, 1)[where[:, 0]], atol=2e-5, rtol=2e-5)
+
+
+def test_the_last_part_learns_from_what_it_is_told_of_in_whole_pictures(
+    net: MattingNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, coarse, sight = doubtful()
+    monkeypatch.setattr(net.coarse, "told", lambda _: (coarse, sight))
+    monkeypatch.setattr(train_matting, "RIM_SHARE", 1.0)
+    monkeypatch.setattr(train_matting, "REST_SHARE", 1.0)
+    with torch.inference_mode():
+        whole, doubt = Everywhere(net, image, coarse, sight), in_doubt(coarse)
+        places = torch.arange(2 * 128 * 96).view(2, 1, 128, 96).float()
+        truth = torch.cat([places, places * 0, places * 0, places * 0 + 0.5], dim=1)
+        windows, hidden, rest, figure = train_matting.last_examples(net, image, truth)
+        *parts, own = as_picture(rest).split((3, 1, 3, 7), dim=1)
+        alpha, color = net.last.told(windows.float(), Known(as_picture(hidden.float()), *parts), own)
+    at = figure[:, 0].long()
+    assert len(at) == len(at.unique()) == int(doubt.sum()) * CELL**2
+    torch.testing.assert_close(rest[:, :3], image.permute(0, 2, 3, 1).reshape(-1, 3)[at])
+    # The hidden layer and what is around are kept in bfloat16.
+    torch.testing.assert_close(alpha, whole.better.flatten()[at], atol=0.03, rtol=0)
+    torch.testing.assert_close(color, whole.finer.permute(0, 2, 3, 1).reshape(-1, 3)[at], atol=0.03, rtol=0)
 
 
 def test_more_blocks_leave_a_net_that_was_trained_without_them_as_it_was() -> None:
@@ -98,10 +169,25 @@ def test_more_blocks_leave_a_net_that_was_trained_without_them_as_it_was() -> No
         assert not torch.equal(net(image), before)
 
 
-def test_where_the_coarse_half_is_sure_nothing_changes(fine: FineNet) -> None:
+def test_the_fine_half_hears_of_every_place_in_which_style_the_picture_is_drawn() -> None:
+    torch.manual_seed(7)
+    net, image = CoarseNet(), torch.rand(2, 3, 64, 64) * 2 - 1
+    nn.init.normal_(net.style.get_parameter("2.weight"), std=9)
+    with torch.inference_mode():
+        logits, sight = net.told(image)
+        _, places, style = net.seen(image)
+        assert torch.equal(net(image), logits)
+    assert sight.shape == (2, SIGHT, 16, 16)
+    assert torch.equal(sight[:, : -len(STYLES)], places)
+    for told in sight[:, -len(STYLES) :].flatten(2).unbind(dim=2):
+        torch.testing.assert_close(told, torch.softmax(style, dim=1))
+    assert not torch.allclose(style[0], style[1])
+
+
+def test_where_the_coarse_half_is_sure_nothing_changes(net: MattingNet) -> None:
     image, coarse = torch.rand(1, 3, 128, 128) * 2 - 1, disc(32, 9)
     with torch.inference_mode():
-        alpha, colors = fine(image, coarse, torch.randn(1, WIDTHS[0], 8, 8))
+        alpha, colors = net.edged(image, coarse, torch.randn(1, SIGHT, 8, 8))
     sure = wide(in_doubt(coarse).float())[0, 0] == 0
     torch.testing.assert_close(colors[0][:, sure], ((image + 1) / 2)[0][:, sure])
     assert float((alpha[0, 0][sure] - 0.5).abs().min()) > 0.4
@@ -114,14 +200,14 @@ def test_an_edge_is_solved_from_the_colours_around_before_the_net_sees_it() -> N
     alpha = (38 - torch.hypot(y, x)).clamp(0, 1)[None, None]
     image = figure[:, None, None] * alpha + back[:, None, None] * (1 - alpha)
     coarse = disc(32, 38 / CELL)
-    found, rim = sides(F.pixel_unshuffle(image, CELL), coarse), in_doubt(coarse)
+    found = Surroundings(F.pixel_unshuffle(image, CELL)).sides(torch.sigmoid(coarse))
+    rim = in_doubt(coarse)
     for ours, wanted in ((found.figure, figure), (found.back, back)):
         rows = ours.permute(0, 2, 3, 1)[rim[:, 0]]
         torch.testing.assert_close(rows.mean(dim=0), wanted, atol=0.05, rtol=0)
     blurred = torch.sigmoid(F.interpolate(coarse, scale_factor=4.0, mode="bilinear"))
     ours, theirs = (
-        float((one - alpha)[wide(rim.float()) > 0].abs().mean())
-        for one in (F.pixel_shuffle(found.alpha, CELL), blurred)
+        float((one - alpha)[wide(rim.float()) > 0].abs().mean()) for one in (solved(image, found), blurred)
     )
     assert ours < theirs / 3
 
@@ -139,7 +225,8 @@ def test_an_edge_between_sure_cells_is_in_doubt_and_one_cell_always_is() -> None
 def test_the_graph_is_the_net_in_onnxruntime_and_in_openvino(tmp_path: Path, count: int) -> None:
     torch.manual_seed(4)
     net = MattingNet()
-    nn.init.normal_(net.fine.head.weight, std=0.3)
+    for part in (net.fine, net.last):
+        nn.init.normal_(part.head.weight, std=0.3)
     path, batch = tmp_path / "matting.onnx", {0: "batch"}
     example = {"image": torch.rand(2, 3, 512, 512) * 2 - 1}
     outputs = {"alpha": batch, "foreground": batch}

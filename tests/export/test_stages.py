@@ -26,6 +26,8 @@ from faceavatar_export.toon import (
 )
 from faceavatar_export.toon.autoencoder import Autoencoder
 from faceavatar_export.toon.conditions import Conditions
+from faceavatar_export.toon.draw import load_scenes
+from faceavatar_export.toon.identity import STYLES
 from faceavatar_export.toon.matting_net import CoarseNet
 from faceavatar_export.toon.settings import read_settings
 from faceavatar_export.toon.text_encoder import VOCABULARY, TextEncoder
@@ -113,16 +115,16 @@ def test_a_refined_decoder_leaves_the_encoder_and_the_latents_statistics_alone(w
     assert any(not torch.equal(mine, theirs) for mine, theirs in pairs)
 
 
-MATTING = train_matting.Settings(0.004, 4, 2e-3, 0.9, 0.15, 0.5, 0.5)
+MATTING = train_matting.Settings(0.004, 4, 2e-3, 0.9, 0.15, 0.4, 0.3, 0.5)
 
 
-@pytest.mark.parametrize("half", train_matting.HALVES)
-def test_each_half_of_matting_goes_on_where_it_stopped(work: Path, half: str) -> None:
-    file = work / "run" / f"matting_{half}.pt"
-    train_matting.train(work / "ae", work / "run", MATTING, CPU, halves=(half,))
+@pytest.mark.parametrize("part", train_matting.PARTS)
+def test_each_part_of_matting_goes_on_where_it_stopped(work: Path, part: str) -> None:
+    file = work / "run" / f"matting_{part}.pt"
+    train_matting.train(work / "ae", work / "run", MATTING, CPU, parts=(part,))
     first, spent = load_checkpoint(file)
-    longer = replace(MATTING, minutes=2 * (spent / 60 + 0.002))  # half of it is this half's
-    train_matting.train(work / "ae", work / "run", longer, CPU, halves=(half,))
+    longer = replace(MATTING, minutes=spent / 60 + 0.004)
+    train_matting.train(work / "ae", work / "run", longer, CPU, parts=(part,))
     second, total = load_checkpoint(file)
     assert second > first >= 1
     assert total > spent
@@ -133,28 +135,36 @@ def test_matting_learns_from_figures_that_a_pack_made_where_there_is_no_codec(
 ) -> None:
     with pytest.raises(FileNotFoundError, match=r"autoencoder\.pt: not there; .* or give figures .* --made"):
         train_matting.train(work / "ae", tmp_path, MATTING, CPU)
-    with pytest.raises(FileNotFoundError, match=r"matting_coarse\.pt: not there; .* the coarse half first"):
-        train_matting.train(work / "ae", tmp_path, MATTING, CPU, made=work / "ae", halves=("fine",))
-    train_matting.train(work / "ae", tmp_path, MATTING, CPU, made=work / "ae", halves=("coarse",))
+    with pytest.raises(
+        FileNotFoundError, match=r"matting_coarse\.pt: not there; .* the coarse half, .* in this order"
+    ):
+        train_matting.train(work / "ae", tmp_path, MATTING, CPU, made=work / "ae", parts=("fine",))
+    train_matting.train(work / "ae", tmp_path, MATTING, CPU, made=work / "ae", parts=("coarse",))
     assert load_checkpoint(tmp_path / "matting_coarse.pt")[0] >= 1
 
 
 def test_a_batch_for_matting_is_a_picture_and_the_figure_that_is_in_it(work: Path) -> None:
-    figures = matting_data.Figures((np.load(work / "ae" / "pictures.npy"),), (1.0,))
-    images, cut = matting_data.make_batch(figures, 24, 128, np.random.default_rng(0))
+    figures = train_matting.load_figures(work / "ae", None, 0.0)
+    images, cut, styles = matting_data.make_batch(figures, 24, 128, np.random.default_rng(0))
     assert images.shape == (24, 128, 128, 3)
     assert cut.shape == (24, 128, 128, 4)
     assert images.dtype == cut.dtype == np.uint8
     alphas = cut[..., 3]
     assert 0.1 < (alphas > 127).mean() < 0.8
-    assert cut[alphas == 0].max() <= 8  # colours are times alpha; a cubic resize rounds each by itself
+    assert (cut[..., :3] <= alphas[..., None]).all()  # colours are times alpha
     seen = np.abs(images.astype(int) - cut[..., :3])[alphas == 255]
     assert np.median(seen) <= 1  # but for noise and ringing the picture is the figure where it is whole
     assert not any(np.array_equal(images[0], other) for other in images[1:])
-    small = matting_data.shrunk(figures.sets[0], 128)
+    drawn = [STYLES.index(scene.style) for _, scene in load_scenes(work / "ae")]
+    assert set(styles) == set(drawn)
+    pictures = figures.sets[0].pictures
+    last = matting_data.FigureSet(pictures[3:], np.array([drawn[3]]))
+    one = matting_data.Figures((last,), (1.0,))
+    assert matting_data.make_batch(one, 2, 128, np.random.default_rng(0))[2].tolist() == [drawn[3]] * 2
+    small = matting_data.shrunk(pictures, 128)
     assert small.shape == (4, 128, 128, 4)
     alpha = small[..., 3].astype(np.float32) / 255
-    whole = figures.sets[0][..., 3].reshape(4, 128, 4, 128, 4).mean(axis=(2, 4)) / 255
+    whole = pictures[..., 3].reshape(4, 128, 4, 128, 4).mean(axis=(2, 4)) / 255
     assert np.abs(alpha - whole).max() < 0.01
 
 
@@ -263,7 +273,8 @@ def refined_loss(model: nn.Module) -> Tensor:
 def coarse_loss(model: nn.Module) -> Tensor:
     assert isinstance(model, CoarseNet)
     image = train_matting.as_made(on_meta(4, 3, 128, 128), Autoencoder().to("meta"), 0.1)
-    return train_matting.coarse_losses(model, image, on_meta(4, 4, 128, 128))[0]
+    style = torch.zeros(4, dtype=torch.long, device="meta")
+    return train_matting.coarse_losses(model, image, on_meta(4, 4, 128, 128), style)[0]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from faceavatar.matting.composite import over, straight
 from faceavatar.matting.cutout import CutOut
-from faceavatar.matting.edges import refine, refine_near
+from faceavatar.matting.edges import refine, refine_narrow, refine_near
 from faceavatar.matting.foreground import estimate_foreground, told_foreground
 from faceavatar.matting.net import Answer, Matter, Told
 
@@ -14,6 +14,7 @@ __all__ = [
     "estimate_foreground",
     "over",
     "refine",
+    "refine_narrow",
     "refine_near",
     "straight",
     "told_foreground",

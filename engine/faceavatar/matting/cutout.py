@@ -17,7 +17,7 @@ from faceavatar.backends import open_session
 from faceavatar.guard import GuardedSession
 from faceavatar.manifest import Matting
 from faceavatar.matting.composite import over, straight
-from faceavatar.matting.edges import refine, refine_near
+from faceavatar.matting.edges import refine, refine_narrow, refine_near
 from faceavatar.matting.foreground import estimate_foreground, told_foreground
 from faceavatar.matting.net import Answer, Matter
 from faceavatar.opening import Opening
@@ -84,9 +84,10 @@ class CutOut:
 
     def _at_edges(self, image: Bytes, alpha: Floats) -> Floats:
         settings = self.matter.settings
-        larger = alpha.size > settings.size[0] * settings.size[1]
-        if settings.refine == "near" or (settings.refine == "beyond" and larger):
+        if settings.refine == "near":
             alpha = refine_near(image, alpha)
+        elif settings.refine == "beyond" and alpha.size > settings.size[0] * settings.size[1]:
+            alpha = refine_narrow(image, alpha)
         elif settings.refine is True:
             alpha = refine(image, alpha)
         return _settled(alpha)

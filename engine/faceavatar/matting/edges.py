@@ -21,6 +21,7 @@ Floats = NDArray[np.float32]
 # solved on: far first, for what the net has missed, then near, for how it ends.
 PASSES = ((32 / 512, 128), (8 / 512, 256))
 SINGLE = (16 / 512, 256)  # the one pass for nets that answer in full resolution
+NARROW = (4 / 512, 512)  # and for those that know of edges, but saw a smaller picture
 REGULARIZATION = 1e-4  # of the guide's variance, colours in 0..1
 
 
@@ -40,6 +41,11 @@ def refine(image: Bytes, alpha: Floats) -> Floats:
 def refine_near(image: Bytes, alpha: Floats) -> Floats:
     """As refine, in one pass, for alpha that is off by a few pixels at most."""
     return _fitted(image, alpha, *SINGLE)
+
+
+def refine_narrow(image: Bytes, alpha: Floats) -> Floats:
+    """As refine_near, for alpha that is right but for what enlarging it has blurred."""
+    return _fitted(image, alpha, *NARROW)
 
 
 def _fitted(image: Bytes, alpha: Floats, share: float, side: int) -> Floats:

@@ -76,9 +76,7 @@ def draw_set(
         np.stack([embed(identity) for identity, _ in people]) if people else np.zeros((0, EMBEDDING_SIZE))
     )
     np.save(folder / "embeddings.npy", embeddings.astype(np.float32))
-    with (folder / "scenes.jsonl").open("w") as out:
-        for identity, scene in people:
-            out.write(json.dumps({"identity": asdict(identity), "scene": asdict(scene)}) + "\n")
+    save_scenes(folder, people)
     step = min(500, max(1, math.ceil(count / processes)))
     # Forked children of a process with threads (torch's, in tests) may hang.
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
@@ -87,6 +85,13 @@ def draw_set(
         for job in jobs:
             done += job.result()
             print(f"{done}/{count}", flush=True)
+
+
+def save_scenes(folder: Path, people: list[tuple[Identity, Scene]]) -> None:
+    """Writes FOLDER/scenes.jsonl, for load_scenes."""
+    with (folder / "scenes.jsonl").open("w") as out:
+        for identity, scene in people:
+            out.write(json.dumps({"identity": asdict(identity), "scene": asdict(scene)}) + "\n")
 
 
 def load_scenes(folder: Path) -> list[tuple[Identity, Scene]]:

@@ -23,11 +23,12 @@ from faceavatar_export.toon.autoencoder import LATENT_CHANNELS, Autoencoder
 from faceavatar_export.toon.distill import BUILT_IN_GUIDANCE, SEGMENTS
 from faceavatar_export.toon.draw import sample
 from faceavatar_export.toon.identity import EMBEDDING_SIZE
-from faceavatar_export.toon.matting_net import CELL, Cells, CoarseAlpha, MattingNet
+from faceavatar_export.toon.matting_cells import CELL, Cells
 from faceavatar_export.toon.matting_net import SIZE as MATTING_SIZE
+from faceavatar_export.toon.matting_net import CoarseAlpha, MattingNet
 from faceavatar_export.toon.network import FACE_TOKENS, SCHEDULE
 from faceavatar_export.toon.text_encoder import CONTEXT, WINDOW, TextEncoder
-from faceavatar_export.toon.train_matting import HALVES, load_half
+from faceavatar_export.toon.train_matting import PARTS, load_part
 from faceavatar_export.toon.train_unet import Model
 from faceavatar_export.toon.training import Average, load_checkpoint
 from faceavatar_export.toon.wordings import DEFAULT_STYLE, STYLE_WORDS
@@ -161,13 +162,13 @@ def export_matting(run: Path, out: Path) -> float:
     """matting.onnx"""
     net = MattingNet()
     whole = has_fine_half(run)
-    for half in HALVES if whole else HALVES[:1]:
-        load_half(net, run, half)
+    for part in PARTS if whole else PARTS[:1]:
+        load_part(net, run, part)
     module: nn.Module = net if whole else CoarseAlpha(net.coarse)
-    for part in net.modules():
-        if isinstance(part, Cells):
-            part.convolve = True
-    print(f"matting.onnx: {'both halves' if whole else 'the coarse half alone'}")
+    for inner in net.modules():
+        if isinstance(inner, Cells):
+            inner.convolve = True
+    print(f"matting.onnx: {'all parts' if whole else 'the coarse half alone'}")
     inputs = {"image": _drawn_people(2, *_matting_size(run))}
     path, batch = out / "matting.onnx", {0: "batch"}
     outputs = ["alpha", "foreground"] if whole else ["alpha"]
@@ -214,9 +215,12 @@ ORIGINS = {
 
 
 def matting_part(run: Path) -> dict[str, object]:
-    """How the matting net is fed. Both halves together answer in full resolution and know of colours."""
+    """How the matting net is fed. All parts together answer in full resolution, at the picture's own edges,
+    and know of colours."""
     fed = {"size": list(_matting_size(run)), **HALF_SCALE, "alpha": "alpha"}
-    return fed | ({"refine": "near", "foreground": "foreground"} if has_fine_half(run) else {"refine": True})
+    return fed | (
+        {"refine": "beyond", "foreground": "foreground"} if has_fine_half(run) else {"refine": True}
+    )
 
 
 def describe(run: Path, errors: Mapping[str, float]) -> dict[str, object]:

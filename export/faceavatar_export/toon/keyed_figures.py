@@ -1,9 +1,10 @@
 """Figures as a pack draws them, cut out of plain backgrounds by their colour: alpha that no net has guessed.
 
 `python -m faceavatar_export.toon.keyed_figures PACK FOLDER --count N` writes FOLDER/pictures.npy, uint8
-(N, 512, 512, 4) with straight alpha. The pack draws drawn people before a plain colour; what is connected
-with the border and of that colour is background, and in the pixels between, alpha says how far the colour
-has gone from it to the figure's. Pictures in which that is doubtful are drawn anew.
+(N, 512, 512, 4) with straight alpha, and FOLDER/scenes.jsonl, what they were to show. The pack draws drawn
+people before a plain colour; what is connected with the border and of that colour is background, and in the
+pixels between, alpha says how far the colour has gone from it to the figure's. Pictures in which that is
+doubtful are drawn anew.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import numpy as np
 
 from faceavatar import AvatarEngine, AvatarRequest
 from faceavatar_export.toon import captions, colors
-from faceavatar_export.toon.draw import sample
-from faceavatar_export.toon.identity import embed
+from faceavatar_export.toon.draw import sample, save_scenes
+from faceavatar_export.toon.identity import Identity, Scene, embed
 
 PLAIN = 20.0  # of 255: a background that strays further from its colour is not plain
 NEAR, FAR = 30.0, 70.0  # distances from the colour: background for sure, figure for sure
@@ -80,9 +81,9 @@ def _nearest(image: np.ndarray, where: np.ndarray) -> np.ndarray:
     return np.asarray(colors_of[labels])
 
 
-def make(engine: AvatarEngine, seed: int, start: int) -> list[np.ndarray]:
-    """The figures that a few requests give, as uint8 (512, 512, 4)."""
-    found = []
+def make(engine: AvatarEngine, seed: int, start: int) -> list[tuple[np.ndarray, Identity, Scene]]:
+    """The figures that a few requests give, as uint8 (512, 512, 4), and what was asked for."""
+    found: list[tuple[np.ndarray, Identity, Scene]] = []
     for index in range(start, start + BATCH):
         identity, scene = sample(seed, index)
         rng = np.random.default_rng((seed, index, 2))
@@ -95,7 +96,7 @@ def make(engine: AvatarEngine, seed: int, start: int) -> list[np.ndarray]:
         request = AvatarRequest(image=np.zeros((64, 64, 3), np.uint8), prompt=caption.text, seed=index)
         (image,) = engine.generate(request, face_embeds=embed(identity)).images
         rgba = key(image)
-        found += [] if rgba is None else [rgba]
+        found += [] if rgba is None else [(rgba, identity, scene)]
     return found
 
 
@@ -106,11 +107,12 @@ def write(pack: str, folder: Path, count: int, seed: int) -> None:
     pictures = np.lib.format.open_memmap(
         folder / "pictures.npy", "w+", np.uint8, (count, *engine.pack.manifest.sizes.native[0], 4)
     )
-    kept = tried = 0
-    while kept < count:
-        for rgba in make(engine, seed, tried)[: count - kept]:
-            pictures[kept] = rgba
-            kept += 1
+    people: list[tuple[Identity, Scene]] = []
+    tried = 0
+    while (kept := len(people)) < count:
+        for rgba, identity, scene in make(engine, seed, tried)[: count - kept]:
+            pictures[len(people)] = rgba
+            people.append((identity, scene))
         tried += BATCH
         if tried % 100 == 0:
             print(f"{kept}/{count} of {tried}", flush=True)
@@ -119,6 +121,7 @@ def write(pack: str, folder: Path, count: int, seed: int) -> None:
                 f"{kept} of {tried} pictures could be keyed; does {pack} draw plain backgrounds?"
             )
     pictures.flush()
+    save_scenes(folder, people)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ from faceavatar_export.toon.textures import texture
 Floats = np.ndarray
 KINDS = ("own", "near", "clouds", "shapes", "grain", "texture")
 SHARES = (0.32, 0.14, 0.08, 0.12, 0.08, 0.26)
-MOVED, SOFTENED, TINTED, LOOSE = 0.4, 0.6, 0.3, 0.12  # how many figures are changed so
+MOVED, SOFTENED, TINTED, LOOSE = 0.4, 0.45, 0.3, 0.12  # how many figures are changed so
 STRANDS = (6, 100)  # of loose hair, at least and at most
 FINER = 4  # times as large are strands drawn
 # Standard noise times 32, for pictures of up to 1024 a side; drawing it anew costs more than a training step.
@@ -28,21 +29,29 @@ GRAIN = np.clip(np.random.default_rng(0).standard_normal((1024, 1024, 3), np.flo
 )
 
 
+class FigureSet(NamedTuple):
+    """pictures: uint8 (N, S, S, 4) with straight alpha; styles: int64 (N,), as attributes.STYLES counts."""
+
+    pictures: np.ndarray
+    styles: np.ndarray
+
+
 @dataclass(frozen=True, slots=True)
 class Figures:
     """Sets of figures, and how often each is taken."""
 
-    sets: tuple[np.ndarray, ...]
+    sets: tuple[FigureSet, ...]
     shares: tuple[float, ...]
 
-    def take(self, rng: np.random.Generator) -> np.ndarray:
-        """One figure, uint8 (S, S, 4)."""
+    def take(self, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+        """One figure, uint8 (S, S, 4), and its style."""
         chosen = self.sets[int(rng.choice(len(self.sets), p=self.shares))]
-        return np.asarray(chosen[rng.integers(len(chosen))])
+        index = int(rng.integers(len(chosen.pictures)))
+        return np.asarray(chosen.pictures[index]), int(chosen.styles[index])
 
 
 def shrunk(pictures: np.ndarray, side: int) -> np.ndarray:
-    """A set with `side` pixels a side in place of its own, in memory: straight uint8 (N, side, side, 4)."""
+    """Pictures made smaller, in memory: straight uint8 (N, side, side, 4)."""
     small = np.empty((len(pictures), side, side, 4), np.uint8)
     for i, rgba in enumerate(pictures):
         figure = cv2.resize(_premultiplied(np.asarray(rgba)), (side, side), interpolation=cv2.INTER_AREA)
@@ -54,12 +63,12 @@ def shrunk(pictures: np.ndarray, side: int) -> np.ndarray:
 
 def make_batch(
     figures: Figures, count: int, size: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures uint8 (count, size, size, 3), and the figures in them, colours times alpha, and alpha, uint8
-    (count, size, size, 4)."""
-    pairs = [_example(figures.take(rng), size, rng) for _ in range(count)]
-    images, cut = zip(*pairs, strict=True)
-    return np.stack(images), np.stack(cut)
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pictures uint8 (count, size, size, 3); the figures in them, colours times alpha, and alpha, uint8
+    (count, size, size, 4); their styles int64 (count,)."""
+    taken = [figures.take(rng) for _ in range(count)]
+    images, cut = zip(*(_example(figure, size, rng) for figure, _ in taken), strict=True)
+    return np.stack(images), np.stack(cut), np.array([style for _, style in taken])
 
 
 def _example(rgba: np.ndarray, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -149,6 +158,9 @@ def _softened(
         )
         for part in (image, figure)
     )
+    # A cubic resize overshoots each plane by itself.
+    alpha = figure[..., 3]
+    figure = cv2.merge([*(cv2.min(plane, alpha) for plane in cv2.split(figure)[:3]), alpha])
     if rng.random() < 0.4:
         image = _noisy(image, rng, rng.uniform(1, 8))
     return image, figure

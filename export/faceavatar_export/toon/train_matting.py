@@ -2,11 +2,11 @@
 
 `python -m faceavatar_export.toon.train_matting DATA RUN`, or `torchrun --nproc-per-node N -m ...` for N
 processes that share their gradients (DATA: a set drawn with --size 512 --alpha). The coarse half learns
-first, on whole pictures of 128 pixels a side, then the fine half, on the rims that it leaves; `--half` trains
-one of them alone. What pictures look like that the pack makes, softer than drawings, they learn from a
-quarter of each batch going through the codec, RUN's autoencoder.pt; or, with `--made FOLDER`, from figures of
-a finished pack (keyed_figures.py) instead. With `--warm WARM.pt` (written by
-warm_start.py) a first start takes the weights of a finished pack.
+first, on whole pictures of 128 pixels a side, then the fine half, on the rims that it leaves, then the last
+part, on what the fine half says of them; `--part` trains one of them alone. What pictures look like that the
+pack makes, softer than drawings, they learn from a quarter of each batch going through the codec, RUN's
+autoencoder.pt; or, with `--made FOLDER`, from figures of a finished pack (keyed_figures.py) instead. With
+`--warm WARM.pt` (written by warm_start.py) a first start takes the weights of a finished pack.
 """
 
 from __future__ import annotations
@@ -22,8 +22,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from faceavatar_export.toon.autoencoder import INPUT_SIZE, Autoencoder
-from faceavatar_export.toon.matting_data import Figures, make_batch, shrunk
-from faceavatar_export.toon.matting_net import CELL, SIZE, CoarseNet, FineNet, MattingNet, Rows, in_doubt
+from faceavatar_export.toon.draw import load_scenes
+from faceavatar_export.toon.identity import STYLES
+from faceavatar_export.toon.matting_cells import CELL, REACH, in_doubt
+from faceavatar_export.toon.matting_data import Figures, FigureSet, make_batch, shrunk
+from faceavatar_export.toon.matting_net import (
+    SIZE,
+    CoarseNet,
+    FineNet,
+    Known,
+    LastNet,
+    MattingNet,
+    Rows,
+    as_picture,
+    solved_again,
+)
 from faceavatar_export.toon.settings import read_settings, stage_parser
 from faceavatar_export.toon.shelf import mixed
 from faceavatar_export.toon.training import (
@@ -37,12 +50,13 @@ from faceavatar_export.toon.training import (
     load_checkpoint,
 )
 
-HALVES = ("coarse", "fine")
+PARTS = ("coarse", "fine", "last")
 REUSED = 4  # batches that a picture is learnt from: making one costs as much as a step
 RIMS = 16  # of a batch's pictures the fine half takes in one in so many, at each of its steps
 PIXELS = 16384  # that it learns from at a step, for each picture taken in
 RIM_SHARE = 0.7  # of a picture's pixels in doubt, where alpha is between 0 and 1
 REST_SHARE = 0.25  # and where it is not
+STYLE_WEIGHT = 0.05  # of the loss of a picture's style, in the coarse half's
 KEPT_PICTURES, KEPT_PIXELS = 2048, 1_500_000
 SETTLED = 0.02  # the runtime takes alpha nearer than this to 0 or 1 for that, and stretches the rest
 DARK = 0.0031308  # light below which sRGB's codes are a straight line
@@ -53,8 +67,8 @@ Softer = Callable[[Tensor], Tensor]
 class Settings:
     """The section [matting]; `latent_noise` is what the UNet leaves of error in pictures that it makes.
 
-    coarse_share: of the time, where both halves are trained. made_share: of the figures, with --made.
-    decay: of averaged weights, a step.
+    coarse_share, last_share: of the time, where all parts are trained. made_share: of the figures, with
+    --made. decay: of averaged weights, a step.
     """
 
     minutes: float
@@ -63,15 +77,16 @@ class Settings:
     decay: float
     latent_noise: float
     coarse_share: float
+    last_share: float
     made_share: float
 
 
 def as_tensors(
-    batch: tuple[np.ndarray, np.ndarray], device: torch.device | str = "cpu"
-) -> tuple[Tensor, Tensor]:
-    """image (B, 3, S, S) in -1..1 and figure (B, 4, S, S) in 0..1, of a batch of matting_data."""
-    image, figure = (torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in batch)
-    return image.permute(0, 3, 1, 2).float() / 127.5 - 1, figure.permute(0, 3, 1, 2).float() / 255
+    batch: tuple[np.ndarray, np.ndarray, np.ndarray], device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """image (B, 3, S, S) in -1..1, figure (B, 4, S, S) in 0..1, style (B,), of a batch of matting_data."""
+    image, figure, style = (torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in batch)
+    return image.permute(0, 3, 1, 2).float() / 127.5 - 1, figure.permute(0, 3, 1, 2).float() / 255, style
 
 
 @torch.no_grad()
@@ -100,10 +115,15 @@ def losses(logits: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
     return loss, error.detach().square().mean()
 
 
-def coarse_losses(net: CoarseNet, image: Tensor, figure: Tensor) -> tuple[Tensor, Tensor]:
-    """Of whole pictures (B, 3, 128, 128)."""
+def coarse_losses(
+    net: CoarseNet, image: Tensor, figure: Tensor, style: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of whole pictures (B, 3, 128, 128) and their styles (B,); the third is the loss of the styles alone."""
     with torch.autocast(image.device.type, torch.bfloat16):
-        return losses(net(image), figure[:, 3:])
+        logits, _, told = net.seen(image)
+        loss, mse = losses(logits, figure[:, 3:])
+    missed = F.cross_entropy(told.float(), style)
+    return loss + STYLE_WEIGHT * missed, mse, missed.detach()
 
 
 @torch.no_grad()
@@ -123,9 +143,41 @@ def fine_losses(net: FineNet, rows: Rows, figure: Tensor) -> tuple[Tensor, Tenso
     """Of n pixels, and the figure there (n, 4)."""
     with torch.autocast(figure.device.type, torch.bfloat16):
         guess, colors = net.told(rows)
+    return _edge_losses(guess, colors, figure)
+
+
+def _edge_losses(guess: Tensor, colors: Tensor, figure: Tensor) -> tuple[Tensor, Tensor]:
     error = guess - figure[:, 3]
     loss = error.abs().mean() + 4 * halo(guess, colors, figure[:, 3], figure[:, :3])
     return loss, error.detach().square().mean()
+
+
+@torch.no_grad()
+def last_examples(net: MattingNet, image: Tensor, figure: Tensor) -> tuple[Tensor, ...]:
+    """As fine_examples, of what the last part knows: what is around; the fine half's hidden layer; its
+    pixels, alpha and colours, and what is solved from them; the figure there (n, 4)."""
+    coarse, sight = (part.float() for part in net.coarse.told(F.avg_pool2d(image, CELL)))
+    view, place, known = net.known(image, coarse, sight)
+    again = solved_again(view, place, known)
+    truth = place.inside(F.pixel_unshuffle(figure, CELL))
+    rim = (truth[:, 3] > 0.01) & (truth[:, 3] < 0.99)
+    where = torch.rand_like(truth[:, 3]) < torch.where(rim, RIM_SHARE, REST_SHARE)
+    windows = F.unfold(again.around, 2 * REACH + 1).unflatten(2, (CELL, CELL))
+    rest = torch.cat([*known[1:], again.own], dim=1)
+    windows, hidden, rest, truth = (
+        part.permute(0, 2, 3, 1)[where] for part in (windows, known.hidden, rest, truth)
+    )
+    return windows.bfloat16(), hidden.bfloat16(), rest, truth
+
+
+def last_losses(
+    net: LastNet, windows: Tensor, hidden: Tensor, rest: Tensor, figure: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Of n pixels, and the figure there (n, 4)."""
+    pixel, alpha, color, own = as_picture(rest).split((3, 1, 3, 7), dim=1)
+    with torch.autocast(figure.device.type, torch.bfloat16):
+        told = net.told(windows, Known(as_picture(hidden), pixel, alpha, color), own)
+    return _edge_losses(*told, figure)
 
 
 def halo(guess: Tensor, colors: Tensor, alpha: Tensor, figure: Tensor) -> Tensor:
@@ -166,10 +218,15 @@ def load_codec(run: Path, device: torch.device) -> Autoencoder:
 
 def load_figures(data: Path, made: Path | None, made_share: float) -> Figures:
     """The drawn figures, and beside them those that a pack made."""
-    drawn = np.load(data / "pictures.npy", mmap_mode="r")
+    drawn = _figure_set(data)
     if made is None:
         return Figures((drawn,), (1.0,))
-    return Figures((drawn, np.load(made / "pictures.npy", mmap_mode="r")), (1 - made_share, made_share))
+    return Figures((drawn, _figure_set(made)), (1 - made_share, made_share))
+
+
+def _figure_set(folder: Path) -> FigureSet:
+    styles = [STYLES.index(scene.style) for _, scene in load_scenes(folder)]
+    return FigureSet(np.load(folder / "pictures.npy", mmap_mode="r"), np.array(styles))
 
 
 def train(
@@ -179,9 +236,10 @@ def train(
     device: torch.device,
     warm: Path | None = None,
     made: Path | None = None,
-    halves: tuple[str, ...] = HALVES,
+    parts: tuple[str, ...] = PARTS,
 ) -> None:
-    """Trains for the settings' minutes; RUN/matting_coarse.pt and RUN/matting_fine.pt are the checkpoints."""
+    """Trains for the settings' minutes; RUN/matting_coarse.pt, RUN/matting_fine.pt and RUN/matting_last.pt
+    are the checkpoints."""
     team = join_processes(device)
     softer: Softer = _same
     if made is None:
@@ -192,28 +250,32 @@ def train(
     if warm is not None:
         net.load_state_dict(torch.load(warm, weights_only=True)["matting"])
     net = channels_last(net.to(device))
-    parts = {"coarse": settings.coarse_share, "fine": 1 - settings.coarse_share}
-    shares = parts if len(halves) > 1 else dict.fromkeys(halves, 1.0)
-    if "coarse" in halves:
-        coarse = replace(settings, minutes=settings.minutes * shares["coarse"])
-        _train_coarse(net, run, coarse, device, team, figures, softer)
-    if "fine" in halves:
-        fine = replace(settings, minutes=settings.minutes * shares["fine"])
-        load_half(net, run, "coarse")
-        _train_fine(net, run, fine, device, team, figures, softer)
+    fine_share = 1 - settings.coarse_share - settings.last_share
+    shares = dict(zip(PARTS, (settings.coarse_share, fine_share, settings.last_share), strict=True))
+    for number, part in enumerate(PARTS):
+        if part not in parts:
+            continue
+        for earlier in PARTS[:number]:
+            load_part(net, run, earlier)
+        minutes = settings.minutes * (shares[part] if len(parts) > 1 else 1.0)
+        learn = _train_coarse if part == "coarse" else _train_fine if part == "fine" else _train_last
+        learn(net, run, replace(settings, minutes=minutes), device, team, figures, softer)
 
 
 def _same(image: Tensor) -> Tensor:
     return image
 
 
-def load_half(net: MattingNet, run: Path, half: str) -> None:
-    """Takes the averaged weights of one half from its checkpoint. Raises FileNotFoundError."""
-    average = Average(getattr(net, half))
-    file = run / f"matting_{half}.pt"
+def load_part(net: MattingNet, run: Path, part: str) -> None:
+    """Takes the averaged weights of one part from its checkpoint. Raises FileNotFoundError."""
+    average = Average(getattr(net, part))
+    file = run / f"matting_{part}.pt"
     if load_checkpoint(file, average=average)[0] == 0:
-        raise FileNotFoundError(f"{file}: not there; run train_matting, which trains the coarse half first")
-    getattr(net, half).load_state_dict(average.module.state_dict())
+        raise FileNotFoundError(
+            f"{file}: not there; run train_matting, which trains the coarse half, the fine half and the last "
+            "part in this order"
+        )
+    getattr(net, part).load_state_dict(average.module.state_dict())
 
 
 def _train_coarse(
@@ -226,17 +288,19 @@ def _train_coarse(
     softer: Softer,
 ) -> None:
     side = SIZE // CELL
-    small = Figures(tuple(shrunk(one, side) for one in figures.sets), figures.shares)
+    sets = tuple(FigureSet(shrunk(one.pictures, side), one.styles) for one in figures.sets)
+    small = Figures(sets, figures.shares)
     make = partial(make_batch, small, max(1, settings.batch // REUSED), side)
 
-    def fresh(image: Tensor, figure: Tensor) -> tuple[Tensor, ...]:
-        return softer(image).half(), figure.half()
+    def fresh(image: Tensor, figure: Tensor, style: Tensor) -> tuple[Tensor, ...]:
+        return softer(image).half(), figure.half(), style
 
-    def loss_of(image: Tensor, figure: Tensor) -> tuple[Tensor, Tensor]:
-        return coarse_losses(net.coarse, image.float(), figure.float())
+    def loss_of(image: Tensor, figure: Tensor, style: Tensor) -> tuple[Tensor, ...]:
+        return coarse_losses(net.coarse, image.float(), figure.float(), style)
 
     examples = _Examples(make, fresh, KEPT_PICTURES, settings.batch)
-    _learn(net.coarse, run / "matting_coarse.pt", settings, device, team, examples, loss_of)
+    columns = ("loss", "mse", "style")
+    _learn(net.coarse, run / "matting_coarse.pt", settings, device, team, examples, columns, loss_of)
 
 
 def _train_fine(
@@ -250,23 +314,45 @@ def _train_fine(
 ) -> None:
     count = max(1, settings.batch // RIMS)
 
-    def fresh(image: Tensor, figure: Tensor) -> tuple[Tensor, ...]:
+    def fresh(image: Tensor, figure: Tensor, style: Tensor) -> tuple[Tensor, ...]:
         return fine_examples(net, softer(image), figure)
 
-    def loss_of(*parts: Tensor) -> tuple[Tensor, Tensor]:
+    def loss_of(*parts: Tensor) -> tuple[Tensor, ...]:
         return fine_losses(net.fine, Rows(*parts[:3]), parts[3])
 
     make = partial(make_batch, figures, count, SIZE)
     examples = _Examples(make, fresh, KEPT_PIXELS, PIXELS * count)
-    _learn(net.fine, run / "matting_fine.pt", settings, device, team, examples, loss_of)
+    _learn(net.fine, run / "matting_fine.pt", settings, device, team, examples, ("loss", "mse"), loss_of)
+
+
+def _train_last(
+    net: MattingNet,
+    run: Path,
+    settings: Settings,
+    device: torch.device,
+    team: tuple[int, int],
+    figures: Figures,
+    softer: Softer,
+) -> None:
+    count = max(1, settings.batch // RIMS)
+
+    def fresh(image: Tensor, figure: Tensor, style: Tensor) -> tuple[Tensor, ...]:
+        return last_examples(net, softer(image), figure)
+
+    def loss_of(*parts: Tensor) -> tuple[Tensor, ...]:
+        return last_losses(net.last, *parts)
+
+    make = partial(make_batch, figures, count, SIZE)
+    examples = _Examples(make, fresh, KEPT_PIXELS, PIXELS * count)
+    _learn(net.last, run / "matting_last.pt", settings, device, team, examples, ("loss", "mse"), loss_of)
 
 
 @dataclass(frozen=True, slots=True)
 class _Examples:
     """make: new pictures; fresh: the examples in them; kept, count: see shelf.mixed."""
 
-    make: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
-    fresh: Callable[[Tensor, Tensor], tuple[Tensor, ...]]
+    make: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray, np.ndarray]]
+    fresh: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]]
     kept: int
     count: int
 
@@ -278,25 +364,26 @@ class _Examples:
 
 
 def _learn(
-    half: nn.Module,
+    part: nn.Module,
     file: Path,
     settings: Settings,
     device: torch.device,
     team: tuple[int, int],
     examples: _Examples,
-    loss_of: Callable[..., tuple[Tensor, Tensor]],
+    columns: tuple[str, ...],
+    loss_of: Callable[..., tuple[Tensor, ...]],
 ) -> None:
-    """The steps of one half."""
-    average = Average(half, settings.decay)
-    optimizer = torch.optim.AdamW(half.parameters(), settings.lr, weight_decay=1e-4, fused=True)
-    stage = Stage(file, ("loss", "mse"), settings, team, half, optimizer, average=average)
+    """The steps of one part; loss_of gives what the columns name, the loss first."""
+    average = Average(part, settings.decay)
+    optimizer = torch.optim.AdamW(part.parameters(), settings.lr, weight_decay=1e-4, fused=True)
+    stage = Stage(file, columns, settings, team, part, optimizer, average=average)
     torch.manual_seed(1000 * stage.step + stage.rank)
     batches = examples.batches((stage.step, stage.rank), device)
     for _ in stage.steps(log_every=25, save_every=100):
-        loss, mse = loss_of(*next(batches))
-        stage.learn(loss, clip=1.0)
-        average.update(half, stage.step)
-        stage.note(loss=loss, mse=mse)
+        values = loss_of(*next(batches))
+        stage.learn(values[0], clip=1.0)
+        average.update(part, stage.step)
+        stage.note(**dict(zip(columns, values, strict=True)))
 
 
 def main() -> None:
@@ -306,12 +393,12 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--warm", type=Path, help="warm.pt of warm_start, for the first start")
     parser.add_argument("--made", type=Path, help="figures of keyed_figures, in place of the codec")
-    parser.add_argument("--half", choices=HALVES, help="train this half alone")
+    parser.add_argument("--part", choices=PARTS, help="train this part alone")
     args = parser.parse_args()
     device = choose_device(args.device)
     settings = read_settings(Settings, "matting", device.type, args.config, vars(args))
-    halves = HALVES if args.half is None else (args.half,)
-    train(args.data, args.run, settings, device, args.warm, args.made, halves)
+    parts = PARTS if args.part is None else (args.part,)
+    train(args.data, args.run, settings, device, args.warm, args.made, parts)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,185 @@
+"""A picture as cells of 4x4 pixels: which of them are in doubt, and what the colours around tell of them.
+
+What the matting net's parts look at and how they find it; knows no weights.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+CELL = 4  # pixels a side of what the fine half sees as one place, and the coarse half as one pixel
+REACH = 3  # pixels to each side that the fine half sees of a place
+AROUND = 9  # cells a side of where both sides of an edge are looked for
+REGULARIZATION = 4e-4  # of the guide's variance, colours in -1..1
+NOTHING = 1e-3  # of the weight there, that a cell's own colour has where neither side is sure
+DOUBT = 3.0  # logits of the coarse half nearer to 0 than this are for the fine one: alpha in 0.05..0.95
+
+
+class Cells(nn.Module):
+    """Pixels as channels of their cells: (B, C, CELL h, CELL w) -> (B, C CELL**2, h, w).
+
+    convolve: by a convolution with ones and zeros, which runtimes do five times as fast as they move pixels.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolve = False
+
+    def forward(self, planes: Tensor) -> Tensor:
+        if not self.convolve:
+            return F.pixel_unshuffle(planes, CELL)
+        channels = planes.shape[1]
+        ones = torch.eye(channels * CELL**2).view(-1, channels, CELL, CELL)
+        return F.conv2d(planes, ones, stride=CELL)
+
+
+class Sides(NamedTuple):
+    """What lies on both sides of an edge: the figure's and the background's mean colours around each cell
+    (B, 3, h, w), where alpha is sure of them, colours in -1..1; and how alpha follows from a colour there,
+    (B, 4, h, w): alpha = slopes . colour + offset."""
+
+    figure: Tensor
+    back: Tensor
+    functions: Tensor
+
+
+def followed(colors: Tensor, functions: Tensor) -> Tensor:
+    """Alpha near 0..1 by functions that fit colours: of each cell's pixels, (B, 3, n, h, w) by (B, 4, h, w)
+    -> (B, n, h, w); of single cells, (n, 3, a, b) by (n, 4, 1, 1) -> (n, 1, a, b)."""
+    slopes, offset = functions[:, :3], functions[:, 3:]
+    cells = colors.ndim == 5
+    told = (colors * (slopes[:, :, None] if cells else slopes)).sum(dim=1, keepdim=not cells)
+    return torch.as_tensor((told + offset).clamp(-0.5, 1.5))
+
+
+class Surroundings:
+    """The colours around each cell, of a picture's cells (B, 3 CELL**2, h, w)."""
+
+    def __init__(self, cells: Tensor) -> None:
+        mean = cells.unflatten(1, (3, CELL**2)).mean(dim=2)
+        squares = torch.cat([mean * mean, mean[:, :2] * mean[:, 1:], mean[:, :1] * mean[:, 2:]], dim=1)
+        near = _around(torch.cat([mean, squares], dim=1))
+        center = near[:, :3]
+        crossed = torch.cat([center[:, :2] * center[:, 1:], center[:, :1] * center[:, 2:]], dim=1)
+        self._mean, self._center = mean, center
+        self._own = near[:, 3:6] - center * center + REGULARIZATION
+        self._crossed = near[:, 6:] - crossed
+
+    def sides(self, alpha: Tensor) -> Sides:
+        """Of each cell's alpha (B, 1, h, w) in 0..1.
+
+        The functions are those of a guided filter with colours as the guide (He et al., ECCV 2010), solved
+        for cells.
+        """
+        mean, center = self._mean, self._center
+        sure = torch.cat([F.relu(alpha - 0.8), F.relu(0.2 - alpha)], dim=1)
+        known = torch.cat([mean * sure[:, :1], mean * sure[:, 1:], sure], dim=1)
+        near = _around(torch.cat([known, alpha, mean * alpha], dim=1))
+        front, back, seen, level, both = near.split((3, 3, 2, 1, 3), dim=1)
+        front = (front + NOTHING * mean) / (seen[:, :1] + NOTHING)
+        back = (back + NOTHING * mean) / (seen[:, 1:] + NOTHING)
+        slopes = _solved(self._own, self._crossed, both - center * level)
+        offset = level - (slopes * center).sum(dim=1, keepdim=True)
+        return Sides(front, back, _around(torch.cat([slopes, offset], dim=1)))
+
+
+def _around(planes: Tensor) -> Tensor:
+    """The mean of AROUND x AROUND cells."""
+    for side in ((AROUND, 1), (1, AROUND)):
+        padding = (side[0] // 2, side[1] // 2)
+        planes = F.avg_pool2d(planes, side, stride=1, padding=padding, count_include_pad=False)
+    return torch.as_tensor(planes)
+
+
+def _solved(own: Tensor, crossed: Tensor, right: Tensor) -> Tensor:
+    """x of the symmetric systems A x = right (B, 3, h, w), by cofactors: own are A's (00, 11, 22), crossed
+    its (01, 12, 02)."""
+    a, d, f = own.split(1, dim=1)
+    b, e, c = crossed.split(1, dim=1)
+    first, second, third = d * f - e * e, c * e - b * f, b * e - c * d
+    rows = (
+        torch.cat([first, second, third], dim=1),
+        torch.cat([second, a * f - c * c, b * c - a * e], dim=1),
+        torch.cat([third, b * c - a * e, a * d - b * b], dim=1),
+    )
+    whole = a * first + b * second + c * third
+    top = torch.cat([(row * right).sum(dim=1, keepdim=True) for row in rows], dim=1)
+    return torch.as_tensor(top / whole.clamp_min(1e-12))
+
+
+class DoubtfulCells:
+    """The cells in doubt, as a batch of small pictures."""
+
+    def __init__(self, doubt: Tensor) -> None:
+        """doubt: (B, 1, h, w)."""
+        batch, _, high, wide = doubt.shape
+        self.grid = (batch, high + 2, wide + 2)  # with one cell around, so that each has its neighbours
+        active = F.pad(doubt.float(), (1, 1, 1, 1)).reshape(-1)
+        self.at = torch.nonzero(active)[:, 0]
+        self.slot = torch.cumsum(active.long(), 0) * active.long()  # its row, from 1; 0 for a sure cell
+
+    def around(self, planes: Tensor) -> Tensor:
+        """(B, C CELL**2, h, w) -> (n, C, CELL + 2 REACH, CELL + 2 REACH): a cell's pixels and those around
+        it, 0 beyond the picture."""
+        wide = self.grid[2]
+        steps = [y * wide + x for y in (-1, 0, 1) for x in (-1, 0, 1)]
+        near = self.at[:, None] + torch.tensor(steps, device=planes.device)
+        blocks = F.embedding(near, self._rows(planes)).unflatten(2, (-1, CELL, CELL)).unflatten(1, (3, 3))
+        pictures = blocks.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+        inner = slice(CELL - REACH, REACH - CELL)
+        return torch.as_tensor(pictures[:, :, inner, inner])
+
+    def at_cells(self, planes: Tensor) -> Tensor:
+        """(B, C, h, w) -> (n, C, 1, 1)."""
+        return torch.as_tensor(F.embedding(self.at, self._rows(planes))[:, :, None, None])
+
+    def inside(self, planes: Tensor) -> Tensor:
+        """(B, C CELL**2, h, w) -> (n, C, CELL, CELL)."""
+        return torch.as_tensor(self.at_cells(planes).flatten(1).unflatten(1, (-1, CELL, CELL)))
+
+    def spread(self, answers: Tensor) -> Tensor:
+        """(n, C, a, b) -> (B, C a b, h, w), 0 in sure cells."""
+        rows = answers.flatten(1)
+        planes = F.embedding(self.slot, torch.cat([torch.zeros_like(rows[:1]), rows]))
+        return torch.as_tensor(planes.unflatten(0, self.grid)[:, 1:-1, 1:-1].permute(0, 3, 1, 2))
+
+    def _rows(self, planes: Tensor) -> Tensor:
+        return F.pad(planes, (1, 1, 1, 1)).permute(0, 2, 3, 1).flatten(0, 2)
+
+
+class Pixels:
+    """Any pixels, as rows."""
+
+    def __init__(self, where: Tensor) -> None:
+        """where: (B, 1, H, W) bool."""
+        self.high, self.wide = where.shape[-2:]
+        self.picture, _, self.row, self.column = torch.nonzero(where, as_tuple=True)
+
+    def around(self, planes: Tensor) -> Tensor:
+        """(B, C, H, W) -> (n, (2 REACH + 1)**2 C): what lies around each, 0 beyond the picture."""
+        high, wide = self.high + 2 * REACH, self.wide + 2 * REACH
+        rows = F.pad(planes, (REACH,) * 4).permute(0, 2, 3, 1).flatten(0, 2)
+        corner = (self.picture * high + self.row) * wide + self.column
+        steps = [y * wide + x for y in range(2 * REACH + 1) for x in range(2 * REACH + 1)]
+        return F.embedding(corner[:, None] + torch.tensor(steps, device=planes.device), rows).flatten(1)
+
+    def at(self, planes: Tensor) -> Tensor:
+        """(B, C, h, w), of the same size or of places of several pixels -> (n, C): what is said of each."""
+        high, wide = planes.shape[-2:]
+        row, column = self.row * high // self.high, self.column * wide // self.wide
+        return F.embedding(
+            (self.picture * high + row) * wide + column, planes.permute(0, 2, 3, 1).flatten(0, 2)
+        )
+
+
+def in_doubt(coarse: Tensor) -> Tensor:
+    """Cells (B, 1, h, w) that the coarse logits leave in doubt; one at least, since not every runtime takes
+    an empty list."""
+    # Where it jumps from sure to sure no cell is in doubt, and the edge lies between them all the same.
+    inside = F.avg_pool2d((coarse > 0).float(), 3, stride=1, padding=1, count_include_pad=False)
+    corner = torch.arange(coarse.shape[2] * coarse.shape[3], device=coarse.device).view_as(coarse[:1]) == 0
+    return (coarse.abs() < DOUBT) | ((inside > 0) & (inside < 1)) | corner

@@ -15,13 +15,14 @@ from faceavatar.matting.composite import over
 from faceavatar_export import graphs
 from faceavatar_export.toon import train_matting
 from faceavatar_export.toon.identity import STYLES
-from faceavatar_export.toon.matting_cells import CELL, REACH, Sides, Surroundings, in_doubt
+from faceavatar_export.toon.matting_cells import CELL, REACH, Cells, Sides, Surroundings, in_doubt
 from faceavatar_export.toon.matting_net import (
     SIGHT,
     CoarseNet,
     Known,
     LastNet,
     MattingNet,
+    View,
     as_picture,
 )
 from faceavatar_export.toon.train_matting import SETTLED, codes, halo, light
@@ -33,10 +34,12 @@ class Everywhere:
     of the fine half, and better, finer of the last part."""
 
     def __init__(self, net: MattingNet, image: Tensor, coarse: Tensor, sight: Tensor) -> None:
-        around, doubt = Surroundings(F.pixel_unshuffle(image, CELL)), in_doubt(coarse)
-        near, self.rim = around.sides(torch.sigmoid(coarse)), wide(doubt.float())
+        around, part = Surroundings(F.pixel_unshuffle(image, CELL)), net.fine
+        near = around.sides(torch.sigmoid(coarse))
         self.whole = F.interpolate(coarse.clamp(-6, 6), scale_factor=4, mode="bilinear", align_corners=False)
-        way, part = solved(image, near), net.fine
+        way = solved(image, near)
+        self.doubt = in_doubt(coarse) | ((coarse >= 3) & (-F.max_pool2d(-way, CELL) < 0.9))
+        self.rim = wide(self.doubt.float())
         seen = torch.cat([image - wide(near.back), way, self.whole / 6], dim=1)
         further = torch.cat(
             [near.figure, near.back, F.interpolate(part.hint(sight), scale_factor=4.0)], dim=1
@@ -50,7 +53,7 @@ class Everywhere:
         alpha = own * (1 - share[:, :1]) + way.clamp(0, 1) * share[:, :1]
         color = colored(image, (image, near), alpha, share[:, 1:]) + said[:, 4:]
         self.alpha, self.color = self.taken(alpha, color.clamp(0, 1), image)
-        means = torch.where(doubt, F.avg_pool2d(self.alpha, CELL), torch.sigmoid(coarse))
+        means = torch.where(self.doubt, F.avg_pool2d(self.alpha, CELL), torch.sigmoid(coarse))
         self.looked_at_again(net.last, x, image, around.sides(means))
 
     def looked_at_again(self, part: LastNet, hidden: Tensor, image: Tensor, near: Sides) -> None:
@@ -127,7 +130,8 @@ def test_single_pixels_as_rows_are_told_what_the_whole_picture_is(net: MattingNe
     where = (torch.rand(2, 1, 128, 96) < 0.3) & (wide(in_doubt(coarse).float()) > 0)
     with torch.inference_mode():
         whole = Everywhere(net, image, coarse, sight)
-        alpha, colors = net.fine.told(net.fine.rows(image, coarse, sight, where))
+        view = View.of(net.fine.cells(image), coarse, net.fine.cells)
+        alpha, colors = net.fine.told(net.fine.rows(view, sight, where))
     assert len(alpha) == int(where.sum()) > 500
     torch.testing.assert_close(alpha, whole.alpha[where], atol=2e-5, rtol=2e-5)
     torch.testing.assert_close(colors, whole.color.permute(0, 2, 3, 1)[where[:, 0]], atol=2e-5, rtol=2e-5)
@@ -141,14 +145,14 @@ def test_the_last_part_learns_from_what_it_is_told_of_in_whole_pictures(
     monkeypatch.setattr(train_matting, "RIM_SHARE", 1.0)
     monkeypatch.setattr(train_matting, "REST_SHARE", 1.0)
     with torch.inference_mode():
-        whole, doubt = Everywhere(net, image, coarse, sight), in_doubt(coarse)
+        whole = Everywhere(net, image, coarse, sight)
         places = torch.arange(2 * 128 * 96).view(2, 1, 128, 96).float()
         truth = torch.cat([places, places * 0, places * 0, places * 0 + 0.5], dim=1)
         windows, hidden, rest, figure = train_matting.last_examples(net, image, truth)
         *parts, own = as_picture(rest).split((3, 1, 3, 7), dim=1)
         alpha, color = net.last.told(windows.float(), Known(as_picture(hidden.float()), *parts), own)
     at = figure[:, 0].long()
-    assert len(at) == len(at.unique()) == int(doubt.sum()) * CELL**2
+    assert len(at) == len(at.unique()) == int(whole.doubt.sum()) * CELL**2
     torch.testing.assert_close(rest[:, :3], image.permute(0, 2, 3, 1).reshape(-1, 3)[at])
     # The hidden layer and what is around are kept in bfloat16.
     torch.testing.assert_close(alpha, whole.better.flatten()[at], atol=0.03, rtol=0)
@@ -188,7 +192,8 @@ def test_where_the_coarse_half_is_sure_nothing_changes(net: MattingNet) -> None:
     image, coarse = torch.rand(1, 3, 128, 128) * 2 - 1, disc(32, 9)
     with torch.inference_mode():
         alpha, colors = net.edged(image, coarse, torch.randn(1, SIGHT, 8, 8))
-    sure = wide(in_doubt(coarse).float())[0, 0] == 0
+    split = Cells()
+    sure = wide(View.of(split(image), coarse, split).doubt.float())[0, 0] == 0
     torch.testing.assert_close(colors[0][:, sure], ((image + 1) / 2)[0][:, sure])
     assert float((alpha[0, 0][sure] - 0.5).abs().min()) > 0.4
     assert 0.5 < float(sure.float().mean()) < 0.95
@@ -219,6 +224,20 @@ def test_an_edge_between_sure_cells_is_in_doubt_and_one_cell_always_is() -> None
     assert doubt[0, 1:, 3:5].all()
     assert not doubt[0, 1:, :3].any()
     assert doubt[1].sum() == 1
+
+
+def test_a_seam_is_in_doubt_where_the_background_is_near_and_a_plain_inside_never() -> None:
+    figure, back = torch.tensor([0.6, -0.4, -0.2]), torch.tensor([-0.7, 0.1, 0.9])
+    coarse = disc(32, 11)
+    alpha = (wide(coarse) > 0).float()
+    alpha[..., 64, 32:96] = 0.5
+    image = figure[:, None, None] * alpha + back[:, None, None] * (1 - alpha)
+    split = Cells()
+    doubt, rim = View.of(split(image), coarse, split).doubt[0, 0], in_doubt(coarse)[0, 0]
+    assert (doubt & ~rim)[16, [*range(8, 12), *range(20, 24)]].all()
+    assert not (doubt & ~rim)[:15].any()
+    assert not (doubt & ~rim)[18:].any()
+    assert (doubt | ~rim).all()
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -17,6 +17,7 @@ AROUND = 9  # cells a side of where both sides of an edge are looked for
 REGULARIZATION = 4e-4  # of the guide's variance, colours in -1..1
 NOTHING = 1e-3  # of the weight there, that a cell's own colour has where neither side is sure
 DOUBT = 3.0  # logits of the coarse half nearer to 0 than this are for the fine one: alpha in 0.05..0.95
+SEAM = 0.1  # of a pixel that the colours around tell to be missing, where the coarse half is sure of its cell
 
 
 class Cells(nn.Module):
@@ -183,3 +184,10 @@ def in_doubt(coarse: Tensor) -> Tensor:
     inside = F.avg_pool2d((coarse > 0).float(), 3, stride=1, padding=1, count_include_pad=False)
     corner = torch.arange(coarse.shape[2] * coarse.shape[3], device=coarse.device).view_as(coarse[:1]) == 0
     return (coarse.abs() < DOUBT) | ((inside > 0) & (inside < 1)) | corner
+
+
+def seams(coarse: Tensor, solved: Tensor) -> Tensor:
+    """Cells (B, 1, h, w) surely within the figure through which the background may shine all the same, of the
+    coarse logits (B, 1, h, w) and of alpha as the colours around tell it, (B, CELL**2, h, w): where two drawn
+    shapes meet, and in gaps between strands."""
+    return (coarse >= DOUBT) & (solved.amin(dim=1, keepdim=True) < 1 - SEAM)

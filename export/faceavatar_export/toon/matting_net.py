@@ -26,6 +26,7 @@ from faceavatar_export.toon.matting_cells import (
     Surroundings,
     followed,
     in_doubt,
+    seams,
 )
 
 SIZE = 512
@@ -149,6 +150,12 @@ class View(NamedTuple):
         return cls(cells, around, coarse, known, near, seen)
 
     @property
+    def doubt(self) -> Tensor:
+        """The cells that the fine half looks at, (B, 1, h, w)."""
+        many = CELL**2
+        return in_doubt(self.coarse) | seams(self.coarse, self.seen[:, -2 * many : -many])
+
+    @property
     def sure(self) -> Tensor:
         """Alpha of each pixel as the coarse half has it, (B, CELL**2, h, w)."""
         return torch.sigmoid(self.seen[:, -(CELL**2) :] * SURE)
@@ -205,11 +212,9 @@ class FineNet(nn.Module):
         own = torch.cat([inner[:, 4:] * SURE, inner[:, 3:4], pixel, figure, back], dim=1)
         return self.known(self.first(around) + self.further(near), own)
 
-    def rows(self, image: Tensor, coarse: Tensor, sight: Tensor, where: Tensor) -> Rows:
-        """What forward knows of each of the pixels `where` (B, 1, 4 h, 4 w) bool of an image: for learning
-        from any."""
-        view = View.of(self.cells(image), coarse, self.cells)
-        place, seen = Pixels(where), self.pixels(view.seen)
+    def rows(self, view: View, sight: Tensor, where: Tensor) -> Rows:
+        """What forward knows of each of the pixels `where` (B, 1, 4 h, 4 w) bool: for learning from any."""
+        place, seen, image = Pixels(where), self.pixels(view.seen), self.pixels(view.cells)
         near = torch.cat([place.at(part) for part in (view.near.figure, view.near.back, sight)], dim=1)
         own = torch.cat([place.at(part) for part in (view.whole, seen[:, 3:4], image)], dim=1)
         return Rows(place.around(seen), near, torch.cat([own, near[:, :6]], dim=1))
@@ -354,7 +359,7 @@ class MattingNet(nn.Module):
     def known(self, image: Tensor, coarse: Tensor, sight: Tensor) -> tuple[View, DoubtfulCells, Known]:
         """What the fine half says of an image, and of which places."""
         view = View.of(self.fine.cells(image), coarse, self.fine.cells)
-        place = DoubtfulCells(in_doubt(coarse))
+        place = DoubtfulCells(view.doubt)
         return view, place, self.fine(view, place, sight)
 
     def whole(self, view: View, place: DoubtfulCells, alpha: Tensor, color: Tensor) -> tuple[Tensor, Tensor]:

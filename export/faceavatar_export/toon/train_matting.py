@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from faceavatar_export.toon.autoencoder import INPUT_SIZE, Autoencoder
 from faceavatar_export.toon.draw import load_scenes
 from faceavatar_export.toon.identity import STYLES
-from faceavatar_export.toon.matting_cells import CELL, REACH, in_doubt
+from faceavatar_export.toon.matting_cells import CELL, REACH
 from faceavatar_export.toon.matting_data import Figures, FigureSet, make_batch, shrunk
 from faceavatar_export.toon.matting_net import (
     SIZE,
@@ -34,6 +34,7 @@ from faceavatar_export.toon.matting_net import (
     LastNet,
     MattingNet,
     Rows,
+    View,
     as_picture,
     solved_again,
 )
@@ -131,10 +132,11 @@ def fine_examples(net: MattingNet, image: Tensor, figure: Tensor) -> tuple[Tenso
     """Rows of a part of the pixels where the coarse half is in doubt, of pictures (B, 3, 512, 512), and the
     figure there (n, 4). Rims are rare: more of them are taken."""
     coarse, sight = (part.float() for part in net.coarse.told(F.avg_pool2d(image, CELL)))
-    doubt = F.interpolate(in_doubt(coarse).float(), scale_factor=float(CELL), mode="nearest")
+    view = View.of(net.fine.cells(image), coarse, net.fine.cells)
+    doubt = F.interpolate(view.doubt.float(), scale_factor=float(CELL), mode="nearest")
     rim = (figure[:, 3:] > 0.01) & (figure[:, 3:] < 0.99)
     where = torch.rand_like(doubt) < doubt * torch.where(rim, RIM_SHARE, REST_SHARE)
-    rows = net.fine.rows(image, coarse, sight, where)
+    rows = net.fine.rows(view, sight, where)
     truth = figure.permute(0, 2, 3, 1)[where[:, 0]]
     return rows.around.bfloat16(), rows.near.bfloat16(), rows.own, truth
 

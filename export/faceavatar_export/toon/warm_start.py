@@ -180,7 +180,12 @@ def load_matting(pack: Path, net: MattingNet) -> None:
     side = tensor.type.tensor_type.shape.dim[3].dim_value
     small = torch.rand(1, 3, 8, 8, generator=generator) * 2 - 1
     image = F.interpolate(small, size=(side, side), mode="bicubic").clamp(-1, 1)
-    fill(net if side == MATTING_SIZE else CoarseAlpha(net.coarse), path, {"image": image})
+    if side == MATTING_SIZE:
+        fill(net, path, {"image": image})
+        return
+    # Alone it tells nobody of styles, and its graph has nothing of that.
+    styles = {f"coarse.style.{name}": value.numpy() for name, value in net.coarse.style.state_dict().items()}
+    fill(CoarseAlpha(net.coarse), path, {"image": image}, styles)
 
 
 def main() -> None:

@@ -260,7 +260,7 @@ def train(
         for earlier in PARTS[:number]:
             load_part(net, run, earlier)
         minutes = settings.minutes * (shares[part] if len(parts) > 1 else 1.0)
-        learn = _train_coarse if part == "coarse" else _train_fine if part == "fine" else _train_last
+        learn = _train_coarse if part == "coarse" else partial(_train_pixels, part=part)
         learn(net, run, replace(settings, minutes=minutes), device, team, figures, softer)
 
 
@@ -305,7 +305,7 @@ def _train_coarse(
     _learn(net.coarse, run / "matting_coarse.pt", settings, device, team, examples, columns, loss_of)
 
 
-def _train_fine(
+def _train_pixels(
     net: MattingNet,
     run: Path,
     settings: Settings,
@@ -313,40 +313,23 @@ def _train_fine(
     team: tuple[int, int],
     figures: Figures,
     softer: Softer,
+    part: str,
 ) -> None:
-    count = max(1, settings.batch // RIMS)
+    """The fine half or the last part, which learn from single pixels."""
+    count, fine = max(1, settings.batch // RIMS), part == "fine"
+    examples_of, learner = (fine_examples, net.fine) if fine else (last_examples, net.last)
 
     def fresh(image: Tensor, figure: Tensor, style: Tensor) -> tuple[Tensor, ...]:
-        return fine_examples(net, softer(image), figure)
+        return examples_of(net, softer(image), figure)
 
-    def loss_of(*parts: Tensor) -> tuple[Tensor, ...]:
-        return fine_losses(net.fine, Rows(*parts[:3]), parts[3])
+    def loss_of(*known: Tensor) -> tuple[Tensor, ...]:
+        if fine:
+            return fine_losses(net.fine, Rows(*known[:3]), known[3])
+        return last_losses(net.last, *known)
 
     make = partial(make_batch, figures, count, SIZE)
     examples = _Examples(make, fresh, KEPT_PIXELS, PIXELS * count)
-    _learn(net.fine, run / "matting_fine.pt", settings, device, team, examples, ("loss", "mse"), loss_of)
-
-
-def _train_last(
-    net: MattingNet,
-    run: Path,
-    settings: Settings,
-    device: torch.device,
-    team: tuple[int, int],
-    figures: Figures,
-    softer: Softer,
-) -> None:
-    count = max(1, settings.batch // RIMS)
-
-    def fresh(image: Tensor, figure: Tensor, style: Tensor) -> tuple[Tensor, ...]:
-        return last_examples(net, softer(image), figure)
-
-    def loss_of(*parts: Tensor) -> tuple[Tensor, ...]:
-        return last_losses(net.last, *parts)
-
-    make = partial(make_batch, figures, count, SIZE)
-    examples = _Examples(make, fresh, KEPT_PIXELS, PIXELS * count)
-    _learn(net.last, run / "matting_last.pt", settings, device, team, examples, ("loss", "mse"), loss_of)
+    _learn(learner, run / f"matting_{part}.pt", settings, device, team, examples, ("loss", "mse"), loss_of)
 
 
 @dataclass(frozen=True, slots=True)

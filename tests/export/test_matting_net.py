@@ -130,7 +130,7 @@ def test_single_pixels_as_rows_are_told_what_the_whole_picture_is(net: MattingNe
     where = (torch.rand(2, 1, 128, 96) < 0.3) & (wide(in_doubt(coarse).float()) > 0)
     with torch.inference_mode():
         whole = Everywhere(net, image, coarse, sight)
-        view = View.of(net.fine.cells(image), coarse, net.fine.cells)
+        view = View.of(image, coarse, net.fine.cells)
         alpha, colors = net.fine.told(net.fine.rows(view, sight, where))
     assert len(alpha) == int(where.sum()) > 500
     torch.testing.assert_close(alpha, whole.alpha[where], atol=2e-5, rtol=2e-5)
@@ -192,8 +192,7 @@ def test_where_the_coarse_half_is_sure_nothing_changes(net: MattingNet) -> None:
     image, coarse = torch.rand(1, 3, 128, 128) * 2 - 1, disc(32, 9)
     with torch.inference_mode():
         alpha, colors = net.edged(image, coarse, torch.randn(1, SIGHT, 8, 8))
-    split = Cells()
-    sure = wide(View.of(split(image), coarse, split).doubt.float())[0, 0] == 0
+    sure = wide(View.of(image, coarse, Cells()).doubt.float())[0, 0] == 0
     torch.testing.assert_close(colors[0][:, sure], ((image + 1) / 2)[0][:, sure])
     assert float((alpha[0, 0][sure] - 0.5).abs().min()) > 0.4
     assert 0.5 < float(sure.float().mean()) < 0.95
@@ -232,8 +231,7 @@ def test_a_seam_is_in_doubt_where_the_background_is_near_and_a_plain_inside_neve
     alpha = (wide(coarse) > 0).float()
     alpha[..., 64, 32:96] = 0.5
     image = figure[:, None, None] * alpha + back[:, None, None] * (1 - alpha)
-    split = Cells()
-    doubt, rim = View.of(split(image), coarse, split).doubt[0, 0], in_doubt(coarse)[0, 0]
+    doubt, rim = View.of(image, coarse, Cells()).doubt[0, 0], in_doubt(coarse)[0, 0]
     assert (doubt & ~rim)[16, [*range(8, 12), *range(20, 24)]].all()
     assert not (doubt & ~rim)[:15].any()
     assert not (doubt & ~rim)[18:].any()

@@ -180,6 +180,19 @@ def test_strands_of_hair_are_part_of_the_figure_and_leave_it_as_it_was_below() -
     np.testing.assert_array_equal(matting_data._loosened(figure * 0, np.random.default_rng(5)), 0)
 
 
+def test_keyed_figures_are_written_with_the_scenes_that_they_show_and_as_many_as_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [[(np.full((512, 512, 4), index, np.uint8), *draw.sample(81, index))] for index in range(5)]
+    tries = [found[0], [], found[1] + found[2], found[3] + found[4]]
+    monkeypatch.setattr(keyed_figures, "make", lambda engine, seed, start: tries.pop(0))
+    keyed_figures.write("toon", tmp_path, 4, 81)
+    (figures,) = train_matting.load_figures(tmp_path, None, 0.0).sets
+    assert figures.pictures[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    assert load_scenes(tmp_path) == [draw.sample(81, index) for index in range(4)]
+    assert figures.styles.tolist() == [STYLES.index(draw.sample(81, i)[1].style) for i in range(4)]
+
+
 def test_a_key_finds_the_alpha_of_a_figure_before_a_plain_colour() -> None:
     y, x = np.mgrid[:512, :512] - 256.0
     truth = np.clip((150 - np.hypot(y, x)) / 2 + 0.5, 0, 1)

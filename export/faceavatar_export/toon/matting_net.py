@@ -137,8 +137,9 @@ class View(NamedTuple):
     seen: Tensor
 
     @classmethod
-    def of(cls, cells: Tensor, coarse: Tensor, split: Cells) -> View:
-        """Of cells and the coarse half's logits."""
+    def of(cls, image: Tensor, coarse: Tensor, split: Cells) -> View:
+        """Of an image (B, 3, 4 h, 4 w) in -1..1 and the coarse half's logits (B, 1, h, w)."""
+        cells = split(image)
         around = Surroundings(cells)
         near = around.sides(torch.sigmoid(coarse))
         known = F.interpolate(
@@ -358,7 +359,7 @@ class MattingNet(nn.Module):
 
     def known(self, image: Tensor, coarse: Tensor, sight: Tensor) -> tuple[View, DoubtfulCells, Known]:
         """What the fine half says of an image, and of which places."""
-        view = View.of(self.fine.cells(image), coarse, self.fine.cells)
+        view = View.of(image, coarse, self.fine.cells)
         place = DoubtfulCells(view.doubt)
         return view, place, self.fine(view, place, sight)
 

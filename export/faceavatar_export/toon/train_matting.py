@@ -132,7 +132,7 @@ def fine_examples(net: MattingNet, image: Tensor, figure: Tensor) -> tuple[Tenso
     """Rows of a part of the pixels where the coarse half is in doubt, of pictures (B, 3, 512, 512), and the
     figure there (n, 4). Rims are rare: more of them are taken."""
     coarse, sight = (part.float() for part in net.coarse.told(F.avg_pool2d(image, CELL)))
-    view = View.of(net.fine.cells(image), coarse, net.fine.cells)
+    view = View.of(image, coarse, net.fine.cells)
     doubt = F.interpolate(view.doubt.float(), scale_factor=float(CELL), mode="nearest")
     rim = (figure[:, 3:] > 0.01) & (figure[:, 3:] < 0.99)
     where = torch.rand_like(doubt) < doubt * torch.where(rim, RIM_SHARE, REST_SHARE)

@@ -15,17 +15,19 @@ from faceavatar.matting.composite import over
 from faceavatar_export import graphs
 from faceavatar_export.toon import train_matting
 from faceavatar_export.toon.identity import STYLES
-from faceavatar_export.toon.matting_cells import CELL, REACH, Cells, Sides, Surroundings, in_doubt
-from faceavatar_export.toon.matting_net import (
-    SIGHT,
-    CoarseNet,
-    Known,
-    LastNet,
-    MattingNet,
-    View,
-    as_picture,
+from faceavatar_export.toon.matting_cells import (
+    CELL,
+    REACH,
+    DoubtfulCells,
+    Sides,
+    Surroundings,
+    between,
+    in_doubt,
 )
-from faceavatar_export.toon.train_matting import SETTLED, codes, halo, light
+from faceavatar_export.toon.matting_coarse import SIGHT, CoarseNet
+from faceavatar_export.toon.matting_losses import SETTLED, codes, halo, light
+from faceavatar_export.toon.matting_net import Known, LastNet, MattingNet, as_picture
+from faceavatar_export.toon.matting_view import View
 from faceavatar_export.verify import relative_error
 
 
@@ -110,6 +112,10 @@ def disc(side: int, radius: float) -> Tensor:
     return ((radius - torch.hypot(y, x)) * 3)[None, None]
 
 
+def viewed(image: Tensor, coarse: Tensor) -> View:
+    return View.of(F.pixel_unshuffle(image, CELL), coarse)
+
+
 def doubtful() -> tuple[Tensor, Tensor, Tensor]:
     """Two pictures, the coarse half's logits and sight of them."""
     coarse = torch.cat([disc(32, 9)[..., :24], -disc(32, 12)[..., 8:]])
@@ -120,17 +126,18 @@ def test_the_net_is_a_convolution_taken_where_there_is_doubt(net: MattingNet) ->
     pictures = doubtful()
     with torch.inference_mode():
         wanted = Everywhere(net, *pictures)
-        found = net.edged(*pictures)
+        image, coarse, sight = pictures
+        found = net.edged(viewed(image, coarse), sight)
     torch.testing.assert_close(found, (wanted.better, wanted.finer), atol=2e-5, rtol=2e-5)
     assert float((wanted.better - wanted.alpha).abs().mean()) > 1e-3
 
 
 def test_single_pixels_as_rows_are_told_what_the_whole_picture_is(net: MattingNet) -> None:
     image, coarse, sight = doubtful()
-    where = (torch.rand(2, 1, 128, 96) < 0.3) & (wide(in_doubt(coarse).float()) > 0)
     with torch.inference_mode():
         whole = Everywhere(net, image, coarse, sight)
-        view = View.of(image, coarse, net.fine.cells)
+        view = viewed(image, coarse)
+        where = (torch.rand(2, 1, 128, 96) < 0.3) & (wide(whole.doubt.float()) > 0)
         alpha, colors = net.fine.told(net.fine.rows(view, sight, where))
     assert len(alpha) == int(where.sum()) > 500
     torch.testing.assert_close(alpha, whole.alpha[where], atol=2e-5, rtol=2e-5)
@@ -190,11 +197,13 @@ def test_the_fine_half_hears_of_every_place_in_which_style_the_picture_is_drawn(
 
 def test_where_the_coarse_half_is_sure_nothing_changes(net: MattingNet) -> None:
     image, coarse = torch.rand(1, 3, 128, 128) * 2 - 1, disc(32, 9)
+    view, sight = viewed(image, coarse), torch.randn(1, SIGHT, 8, 8)
     with torch.inference_mode():
-        alpha, colors = net.edged(image, coarse, torch.randn(1, SIGHT, 8, 8))
-    sure = wide(View.of(image, coarse, Cells()).doubt.float())[0, 0] == 0
+        alpha, colors = net.edged(view, sight)
+    sure = wide(view.doubt.float())[0, 0] == 0
     torch.testing.assert_close(colors[0][:, sure], ((image + 1) / 2)[0][:, sure])
-    assert float((alpha[0, 0][sure] - 0.5).abs().min()) > 0.4
+    smooth = F.interpolate(coarse.clamp(-6, 6), scale_factor=4, mode="bilinear")
+    torch.testing.assert_close(alpha[0, 0][sure], torch.sigmoid(smooth)[0, 0][sure])
     assert 0.5 < float(sure.float().mean()) < 0.95
 
 
@@ -216,6 +225,15 @@ def test_an_edge_is_solved_from_the_colours_around_before_the_net_sees_it() -> N
     assert ours < theirs / 3
 
 
+def test_a_cell_hears_what_is_said_of_its_place_and_of_the_logits_between_cells() -> None:
+    torch.manual_seed(8)
+    doubt, places, logits = torch.rand(2, 1, 32, 24) < 0.2, torch.randn(2, 5, 8, 6), torch.randn(2, 1, 32, 24)
+    cells = DoubtfulCells(doubt)
+    torch.testing.assert_close(cells.at_places(places), cells.at_cells(wide(places)))
+    smooth = F.interpolate(logits, scale_factor=4, mode="bilinear")
+    torch.testing.assert_close(between(logits), F.pixel_unshuffle(smooth, CELL))
+
+
 def test_an_edge_between_sure_cells_is_in_doubt_and_one_cell_always_is() -> None:
     jump = torch.full((2, 1, 8, 8), 9.0)
     jump[0, :, :, 4:] = -9
@@ -231,7 +249,7 @@ def test_a_seam_is_in_doubt_where_the_background_is_near_and_a_plain_inside_neve
     alpha = (wide(coarse) > 0).float()
     alpha[..., 64, 32:96] = 0.5
     image = figure[:, None, None] * alpha + back[:, None, None] * (1 - alpha)
-    doubt, rim = View.of(image, coarse, Cells()).doubt[0, 0], in_doubt(coarse)[0, 0]
+    doubt, rim = viewed(image, coarse).doubt[0, 0], in_doubt(coarse)[0, 0]
     assert (doubt & ~rim)[16, [*range(8, 12), *range(20, 24)]].all()
     assert not (doubt & ~rim)[:15].any()
     assert not (doubt & ~rim)[18:].any()
@@ -280,7 +298,7 @@ def test_the_halo_that_is_learnt_from_is_that_of_the_runtimes_composites() -> No
     pure, colors = (torch.from_numpy(one / 255).float().view(-1, 3) for one in (true, ours))
     guessed, true_alpha = (torch.from_numpy(one).flatten() for one in (guess, alpha))
     found = halo(guessed, colors, true_alpha, pure * true_alpha[:, None])
-    assert float(found) * 255 == pytest.approx(np.mean(errors), abs=0.5)
+    assert float(found.mean()) * 255 == pytest.approx(np.mean(errors), abs=0.5)
 
 
 def test_light_and_codes_are_each_others_inverse_and_have_slopes_everywhere() -> None:

@@ -28,7 +28,7 @@ from faceavatar_export.toon.autoencoder import Autoencoder
 from faceavatar_export.toon.conditions import Conditions
 from faceavatar_export.toon.draw import load_scenes
 from faceavatar_export.toon.identity import STYLES
-from faceavatar_export.toon.matting_net import CoarseNet
+from faceavatar_export.toon.matting_coarse import CoarseNet
 from faceavatar_export.toon.settings import read_settings
 from faceavatar_export.toon.text_encoder import VOCABULARY, TextEncoder
 from faceavatar_export.toon.training import Pace, load_checkpoint, save_checkpoint

@@ -15,7 +15,8 @@ from faceavatar.pack import EMBEDDED
 from faceavatar_export import graphs
 from faceavatar_export.toon import warm_start
 from faceavatar_export.toon.autoencoder import Decoder
-from faceavatar_export.toon.matting_net import SIZE, CoarseAlpha, CoarseNet, MattingNet
+from faceavatar_export.toon.matting_coarse import CoarseAlpha, CoarseNet
+from faceavatar_export.toon.matting_net import SIZE, MattingNet
 from faceavatar_export.toon.text_encoder import BOS, EOS, WINDOW, TextEncoder
 from faceavatar_export.toon.train_unet import Model
 from faceavatar_export.verify import relative_error

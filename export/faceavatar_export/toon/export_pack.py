@@ -24,8 +24,9 @@ from faceavatar_export.toon.distill import BUILT_IN_GUIDANCE, SEGMENTS
 from faceavatar_export.toon.draw import sample
 from faceavatar_export.toon.identity import EMBEDDING_SIZE
 from faceavatar_export.toon.matting_cells import CELL, Cells
+from faceavatar_export.toon.matting_coarse import CoarseAlpha
 from faceavatar_export.toon.matting_net import SIZE as MATTING_SIZE
-from faceavatar_export.toon.matting_net import CoarseAlpha, MattingNet
+from faceavatar_export.toon.matting_net import MattingNet
 from faceavatar_export.toon.network import FACE_TOKENS, SCHEDULE
 from faceavatar_export.toon.text_encoder import CONTEXT, WINDOW, TextEncoder
 from faceavatar_export.toon.train_matting import PARTS, load_part

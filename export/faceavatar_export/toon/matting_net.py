@@ -1,8 +1,7 @@
 """The toon pack's matting net: where the figure is, seen at 128 pixels a side, and its edge, seen at 512.
 
-Drawn data gives exact alpha and colours for free. The coarse half is a U-Net on the whole picture made small,
-and tells in which style it is drawn: some have a dark line around the figure, which a black sky hides. The
-fine half looks at the pixels that the coarse one leaves in doubt, and nowhere else: a tenth of a picture.
+Drawn data gives exact alpha and colours for free. The coarse half is a U-Net on the whole picture made small.
+The fine half looks at the pixels that the coarse one leaves in doubt, and nowhere else: a tenth of a picture.
 It answers with alpha and with the figure's own colours, for in a line thinner than a pixel neither can be
 told without the other. The last part weighs that against what the colours around then tell.
 """
@@ -15,151 +14,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from faceavatar_export.toon.identity import STYLES
 from faceavatar_export.toon.matting_cells import (
     CELL,
     REACH,
     Cells,
     DoubtfulCells,
     Pixels,
-    Sides,
-    Surroundings,
     followed,
-    in_doubt,
-    seams,
+    mean_of,
 )
+from faceavatar_export.toon.matting_coarse import SIGHT, CoarseNet
+from faceavatar_export.toon.matting_view import SEEN, SURE, View
 
 SIZE = 512
-RAW = 3 * CELL**2
-WIDTHS = (32, 64, 96, 128)  # of the coarse half's grids of 32, 16, 8 and 4 cells a side
 FINE = 96  # numbers in each of the fine half's layers
-SEEN = 5  # numbers that it sees of each of them
 SAID = 7  # and says of each place
 OWN = 11  # numbers of what a pixel itself is
 LAST = 48  # numbers in each of the last part's layers
-SIGHT = WIDTHS[0] + len(STYLES)  # numbers in how the coarse half sees a place, and the picture's style
 # What it hears of them. With six numbers of colours it makes a multiple of four: ONNX Runtime blocks channels
 # of no others, and laid the layers out anew before and behind this one.
 HINT = 22
 LEAST = 0.1  # alpha that a pixel's colour is divided by; of less of the figure it tells too little
-SURE = 6.0  # logits of the coarse half beyond this say no more to the fine one
-
-
-def _conv(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2),
-        nn.GroupNorm(8, outputs),
-        nn.SiLU(),
-    )
-
-
-class _Block(nn.Module):
-    """What is added to x (B, C, h, w), of the same shape; nothing at first, so that a net trained without it
-    goes on from where it was."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first, self.second = _conv(width, width), nn.Conv2d(width, width, 3, padding=1)
-        for part in self.second.parameters():
-            nn.init.zeros_(part)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.as_tensor(x + self.second(self.first(x)))
-
-
-class CoarseNet(nn.Module):
-    """image (B, 3, h, w) in -1..1, sides multiples of 32 -> logits of alpha (B, 1, h, w)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        a, b, c, d = WIDTHS
-        self.cells = Cells()
-        self.stem = nn.Sequential(_conv(RAW, a, kernel=1), _conv(a, a))
-        self.down1 = nn.Sequential(_conv(a, b, stride=2), _conv(b, b))
-        self.down2 = nn.Sequential(_conv(b, c, stride=2), _conv(c, c))
-        self.middle = nn.Sequential(_conv(c, d, stride=2), _conv(d, d))
-        self.up2 = nn.Sequential(_conv(d + c, c, kernel=1), _conv(c, c))
-        self.up1 = nn.Sequential(_conv(c + b, b, kernel=1), _conv(b, b))
-        self.up0 = nn.Sequential(_conv(b + a, a, kernel=1), _conv(a, a))
-        # Most of it where grids are small: a figure is told by its whole shape.
-        self.deep1, self.deep2, self.deep3 = (nn.Sequential(_Block(n), _Block(n)) for n in (b, c, d))
-        self.late2, self.late1, self.late0 = _Block(c), _Block(b), _Block(a)
-        self.style = nn.Sequential(nn.Linear(2 * d, 64), nn.SiLU(), nn.Linear(64, len(STYLES)))
-        self.head = nn.Sequential(
-            _conv(a + RAW, a), nn.Conv2d(a, CELL**2, 3, padding=1), nn.PixelShuffle(CELL)
-        )
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.seen(image)[0]
-
-    def told(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits, and beside them how a place is seen, (B, SIGHT, h / 4, w / 4)."""
-        logits, places, style = self.seen(image)
-        style = torch.softmax(style, dim=1)[:, :, None, None].expand(-1, -1, *places.shape[2:])
-        return logits, torch.cat([places, style], dim=1)
-
-    def seen(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits of alpha; how a place is seen, (B, WIDTHS[0], h / 4, w / 4); logits of the styles."""
-        raw = self.cells(image)
-        s0 = self.stem(raw)
-        s1 = self.deep1(self.down1(s0))
-        s2 = self.deep2(self.down2(s1))
-        x = self.deep3(self.middle(s2))
-        style = self.style(torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1))
-        steps = ((self.up2, self.late2, s2), (self.up1, self.late1, s1), (self.up0, self.late0, s0))
-        for up, late, skip in steps:
-            x = late(up(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), skip], dim=1)))
-        return self.head(torch.cat([x, raw], dim=1)), x, style
-
-
-class CoarseAlpha(nn.Module):
-    """image (B, 3, 128, 128) in -1..1 -> alpha (B, 1, 128, 128): the coarse half as a net of its own."""
-
-    def __init__(self, coarse: CoarseNet) -> None:
-        super().__init__()
-        self.coarse = coarse
-
-    def forward(self, image: Tensor) -> Tensor:
-        return torch.sigmoid(self.coarse(image))
-
-
-class View(NamedTuple):
-    """What is computed of whole pictures before any pixel is looked at. cells (B, RAW, h, w); around: their
-    colours; coarse (B, 1, h, w) and whole (B, 1, 4 h, 4 w): logits; near: both sides of the edge as the
-    coarse half leaves it; seen (B, SEEN CELL**2, h, w): of each pixel, how far its colour is from the
-    background's, alpha as colours tell it, the logits."""
-
-    cells: Tensor
-    around: Surroundings
-    coarse: Tensor
-    whole: Tensor
-    near: Sides
-    seen: Tensor
-
-    @classmethod
-    def of(cls, image: Tensor, coarse: Tensor, split: Cells) -> View:
-        """Of an image (B, 3, 4 h, 4 w) in -1..1 and the coarse half's logits (B, 1, h, w)."""
-        cells = split(image)
-        around = Surroundings(cells)
-        near = around.sides(torch.sigmoid(coarse))
-        known = F.interpolate(
-            coarse.clamp(-SURE, SURE), scale_factor=float(CELL), mode="bilinear", align_corners=False
-        )
-        pixels = cells.unflatten(1, (3, -1))
-        away = (pixels - near.back[:, :, None]).flatten(1, 2)
-        seen = torch.cat([away, followed(pixels, near.functions), split(known / SURE)], dim=1)
-        return cls(cells, around, coarse, known, near, seen)
-
-    @property
-    def doubt(self) -> Tensor:
-        """The cells that the fine half looks at, (B, 1, h, w)."""
-        many = CELL**2
-        return in_doubt(self.coarse) | seams(self.coarse, self.seen[:, -2 * many : -many])
-
-    @property
-    def sure(self) -> Tensor:
-        """Alpha of each pixel as the coarse half has it, (B, CELL**2, h, w)."""
-        return torch.sigmoid(self.seen[:, -(CELL**2) :] * SURE)
 
 
 class Known(NamedTuple):
@@ -193,7 +68,7 @@ class FineNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.cells, self.pixels = Cells(), nn.PixelShuffle(CELL)
+        self.pixels = nn.PixelShuffle(CELL)
         self.hint = nn.Conv2d(SIGHT, HINT, 1)
         self.first = nn.Conv2d(SEEN, FINE, 2 * REACH + 1)
         self.further = nn.Conv2d(6 + HINT, FINE, 1, bias=False)
@@ -204,9 +79,9 @@ class FineNet(nn.Module):
 
     def forward(self, view: View, place: DoubtfulCells, sight: Tensor) -> Known:
         """Of all cells in doubt; sight (B, SIGHT, h / 4, w / 4) is the coarse half's."""
-        hint = F.interpolate(self.hint(sight), scale_factor=float(CELL), mode="nearest")
         around = place.around(view.seen)
-        near = place.at_cells(torch.cat([view.near.figure, view.near.back, hint], dim=1))
+        sides = place.at_cells(torch.cat([view.near.figure, view.near.back], dim=1))
+        near = torch.cat([sides, place.at_places(self.hint(sight))], dim=1)
         inner = around[:, :, REACH:-REACH, REACH:-REACH]
         figure, back = (near[:, at : at + 3].expand(-1, -1, CELL, CELL) for at in (0, 3))
         pixel = inner[:, :3] + back
@@ -217,7 +92,7 @@ class FineNet(nn.Module):
         """What forward knows of each of the pixels `where` (B, 1, 4 h, 4 w) bool: for learning from any."""
         place, seen, image = Pixels(where), self.pixels(view.seen), self.pixels(view.cells)
         near = torch.cat([place.at(part) for part in (view.near.figure, view.near.back, sight)], dim=1)
-        own = torch.cat([place.at(part) for part in (view.whole, seen[:, 3:4], image)], dim=1)
+        own = torch.cat([place.at(part) for part in (self.pixels(view.logits), seen[:, 3:4], image)], dim=1)
         return Rows(place.around(seen), near, torch.cat([own, near[:, :6]], dim=1))
 
     def told(self, rows: Rows) -> tuple[Tensor, Tensor]:
@@ -347,21 +222,27 @@ class MattingNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.coarse, self.fine, self.last = CoarseNet(), FineNet(), LastNet()
-        self.pixels = nn.PixelShuffle(CELL)
+        self.cells, self.pixels = Cells(), nn.PixelShuffle(CELL)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        return self.edged(image, *self.coarse.told(F.avg_pool2d(image, CELL)))
+        return self.edged(*self.viewed(image))
 
-    def edged(self, image: Tensor, coarse: Tensor, sight: Tensor) -> tuple[Tensor, Tensor]:
-        """As forward, from what the coarse half says, (B, 1, h, w) and (B, SIGHT, h / 4, w / 4)."""
-        view, place, known = self.known(image, coarse, sight)
+    def viewed(self, image: Tensor) -> tuple[View, Tensor]:
+        """What is seen of whole pictures: the view of them, and how the coarse half sees each place, (B,
+        SIGHT, h / 4, w / 4)."""
+        cells = self.cells(image)
+        coarse, sight = self.coarse.told(mean_of(cells))
+        return View.of(cells, coarse), sight
+
+    def edged(self, view: View, sight: Tensor) -> tuple[Tensor, Tensor]:
+        """As forward, of what is seen."""
+        place, known = self.known(view, sight)
         return self.whole(view, place, *self.last(known, solved_again(view, place, known)))
 
-    def known(self, image: Tensor, coarse: Tensor, sight: Tensor) -> tuple[View, DoubtfulCells, Known]:
-        """What the fine half says of an image, and of which places."""
-        view = View.of(image, coarse, self.fine.cells)
+    def known(self, view: View, sight: Tensor) -> tuple[DoubtfulCells, Known]:
+        """The places in doubt, and what the fine half says of them."""
         place = DoubtfulCells(view.doubt)
-        return view, place, self.fine(view, place, sight)
+        return place, self.fine(view, place, sight)
 
     def whole(self, view: View, place: DoubtfulCells, alpha: Tensor, color: Tensor) -> tuple[Tensor, Tensor]:
         """Whole pictures: in doubtful cells what is said of them, elsewhere the coarse half's alpha and the

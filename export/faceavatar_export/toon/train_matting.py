@@ -25,16 +25,16 @@ from faceavatar_export.toon.autoencoder import INPUT_SIZE, Autoencoder
 from faceavatar_export.toon.draw import load_scenes
 from faceavatar_export.toon.identity import STYLES
 from faceavatar_export.toon.matting_cells import CELL, REACH
+from faceavatar_export.toon.matting_coarse import CoarseNet
 from faceavatar_export.toon.matting_data import Figures, FigureSet, make_batch, shrunk
+from faceavatar_export.toon.matting_losses import edge_losses, picture_losses
 from faceavatar_export.toon.matting_net import (
     SIZE,
-    CoarseNet,
     FineNet,
     Known,
     LastNet,
     MattingNet,
     Rows,
-    View,
     as_picture,
     solved_again,
 )
@@ -59,8 +59,6 @@ RIM_SHARE = 0.7  # of a picture's pixels in doubt, where alpha is between 0 and 
 REST_SHARE = 0.25  # and where it is not
 STYLE_WEIGHT = 0.05  # of the loss of a picture's style, in the coarse half's
 KEPT_PICTURES, KEPT_PIXELS = 2048, 1_500_000
-SETTLED = 0.02  # the runtime takes alpha nearer than this to 0 or 1 for that, and stretches the rest
-DARK = 0.0031308  # light below which sRGB's codes are a straight line
 Softer = Callable[[Tensor], Tensor]
 
 
@@ -68,8 +66,8 @@ Softer = Callable[[Tensor], Tensor]
 class Settings:
     """The section [matting]; `latent_noise` is what the UNet leaves of error in pictures that it makes.
 
-    coarse_share, last_share: of the time, where all parts are trained. made_share: of the figures, with
-    --made. decay: of averaged weights, a step.
+    coarse_share, last_share: of the time, where all parts are trained. made_share: of the
+    figures, with --made. decay: of averaged weights, a step.
     """
 
     minutes: float
@@ -104,25 +102,13 @@ def as_made(image: Tensor, codec: Autoencoder, latent_noise: float) -> Tensor:
     return torch.cat([decoded, image[len(some) :]])
 
 
-def losses(logits: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss of a batch, and its mean squared error.
-
-    Cross-entropy finds the figure, absolute errors of alpha and of its slopes make the edge.
-    """
-    guess = torch.sigmoid(logits.float())
-    error = guess - alpha
-    slopes = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-    loss = F.binary_cross_entropy_with_logits(logits.float(), alpha) + error.abs().mean() + 2 * slopes
-    return loss, error.detach().square().mean()
-
-
 def coarse_losses(
     net: CoarseNet, image: Tensor, figure: Tensor, style: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Of whole pictures (B, 3, 128, 128) and their styles (B,); the third is the loss of the styles alone."""
     with torch.autocast(image.device.type, torch.bfloat16):
         logits, _, told = net.seen(image)
-        loss, mse = losses(logits, figure[:, 3:])
+        loss, mse = picture_losses(logits, figure[:, 3:])
     missed = F.cross_entropy(told.float(), style)
     return loss + STYLE_WEIGHT * missed, mse, missed.detach()
 
@@ -131,8 +117,7 @@ def coarse_losses(
 def fine_examples(net: MattingNet, image: Tensor, figure: Tensor) -> tuple[Tensor, ...]:
     """Rows of a part of the pixels where the coarse half is in doubt, of pictures (B, 3, 512, 512), and the
     figure there (n, 4). Rims are rare: more of them are taken."""
-    coarse, sight = (part.float() for part in net.coarse.told(F.avg_pool2d(image, CELL)))
-    view = View.of(image, coarse, net.fine.cells)
+    view, sight = net.viewed(image)
     doubt = F.interpolate(view.doubt.float(), scale_factor=float(CELL), mode="nearest")
     rim = (figure[:, 3:] > 0.01) & (figure[:, 3:] < 0.99)
     where = torch.rand_like(doubt) < doubt * torch.where(rim, RIM_SHARE, REST_SHARE)
@@ -145,21 +130,15 @@ def fine_losses(net: FineNet, rows: Rows, figure: Tensor) -> tuple[Tensor, Tenso
     """Of n pixels, and the figure there (n, 4)."""
     with torch.autocast(figure.device.type, torch.bfloat16):
         guess, colors = net.told(rows)
-    return _edge_losses(guess, colors, figure)
-
-
-def _edge_losses(guess: Tensor, colors: Tensor, figure: Tensor) -> tuple[Tensor, Tensor]:
-    error = guess - figure[:, 3]
-    loss = error.abs().mean() + 4 * halo(guess, colors, figure[:, 3], figure[:, :3])
-    return loss, error.detach().square().mean()
+    return edge_losses(guess, colors, figure)
 
 
 @torch.no_grad()
 def last_examples(net: MattingNet, image: Tensor, figure: Tensor) -> tuple[Tensor, ...]:
     """As fine_examples, of what the last part knows: what is around; the fine half's hidden layer; its
     pixels, alpha and colours, and what is solved from them; the figure there (n, 4)."""
-    coarse, sight = (part.float() for part in net.coarse.told(F.avg_pool2d(image, CELL)))
-    view, place, known = net.known(image, coarse, sight)
+    view, sight = net.viewed(image)
+    place, known = net.known(view, sight)
     again = solved_again(view, place, known)
     truth = place.inside(F.pixel_unshuffle(figure, CELL))
     rim = (truth[:, 3] > 0.01) & (truth[:, 3] < 0.99)
@@ -179,32 +158,7 @@ def last_losses(
     pixel, alpha, color, own = as_picture(rest).split((3, 1, 3, 7), dim=1)
     with torch.autocast(figure.device.type, torch.bfloat16):
         told = net.told(windows, Known(as_picture(hidden), pixel, alpha, color), own)
-    return _edge_losses(*told, figure)
-
-
-def halo(guess: Tensor, colors: Tensor, alpha: Tensor, figure: Tensor) -> Tensor:
-    """How far a cut-out is from the true one on black and on white, in codes of 0..1: guessed alpha (n,) and
-    colours (n, 3); true alpha (n,) and colours times alpha (n, 3). Composited in linear light, as the runtime
-    does it, and settled as there.
-    """
-    guess = ((guess - SETTLED) / (1 - 2 * SETTLED)).clamp(0, 1)[:, None]
-    alpha = alpha[:, None]
-    true = light((figure / alpha.clamp_min(1 / 255)).clamp(0, 1)) * alpha
-    ours = light(colors) * guess
-    black = (codes(ours) - codes(true)).abs().mean()
-    white = (codes(ours + 1 - guess) - codes(true + 1 - alpha)).abs().mean()
-    return (black + white) / 2
-
-
-def light(codes: Tensor) -> Tensor:
-    """Of sRGB codes, both in 0..1 (IEC 61966-2-1)."""
-    return torch.where(codes <= 0.04045, codes / 12.92, ((codes.clamp_min(0.04) + 0.055) / 1.055) ** 2.4)
-
-
-def codes(light: Tensor) -> Tensor:
-    """The inverse of `light`."""
-    curve = 1.055 * light.clamp_min(DARK) ** (1 / 2.4) - 0.055
-    return torch.where(light < DARK, 12.92 * light, curve)
+    return edge_losses(*told, figure)
 
 
 def load_codec(run: Path, device: torch.device) -> Autoencoder:
@@ -240,8 +194,7 @@ def train(
     made: Path | None = None,
     parts: tuple[str, ...] = PARTS,
 ) -> None:
-    """Trains for the settings' minutes; RUN/matting_coarse.pt, RUN/matting_fine.pt and RUN/matting_last.pt
-    are the checkpoints."""
+    """Trains for the settings' minutes; RUN/matting_coarse.pt and so on of all PARTS are the checkpoints."""
     team = join_processes(device)
     softer: Softer = _same
     if made is None:
@@ -260,8 +213,7 @@ def train(
         for earlier in PARTS[:number]:
             load_part(net, run, earlier)
         minutes = settings.minutes * (shares[part] if len(parts) > 1 else 1.0)
-        learn = _train_coarse if part == "coarse" else partial(_train_pixels, part=part)
-        learn(net, run, replace(settings, minutes=minutes), device, team, figures, softer)
+        _LEARNERS[part](net, run, replace(settings, minutes=minutes), device, team, figures, softer)
 
 
 def _same(image: Tensor) -> Tensor:
@@ -274,8 +226,7 @@ def load_part(net: MattingNet, run: Path, part: str) -> None:
     file = run / f"matting_{part}.pt"
     if load_checkpoint(file, average=average)[0] == 0:
         raise FileNotFoundError(
-            f"{file}: not there; run train_matting, which trains the coarse half, the fine half and the last "
-            "part in this order"
+            f"{file}: not there; run train_matting, which trains {', '.join(PARTS)} in this order"
         )
     getattr(net, part).load_state_dict(average.module.state_dict())
 
@@ -369,6 +320,13 @@ def _learn(
         stage.learn(values[0], clip=1.0)
         average.update(part, stage.step)
         stage.note(**dict(zip(columns, values, strict=True)))
+
+
+_LEARNERS: dict[str, Callable[..., None]] = {
+    "coarse": _train_coarse,
+    "fine": partial(_train_pixels, part="fine"),
+    "last": partial(_train_pixels, part="last"),
+}
 
 
 def main() -> None:

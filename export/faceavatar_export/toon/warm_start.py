@@ -24,8 +24,9 @@ from torch.nn import functional as F
 
 from faceavatar_export.toon.autoencoder import LATENT_CHANNELS, Decoder
 from faceavatar_export.toon.identity import EMBEDDING_SIZE
+from faceavatar_export.toon.matting_coarse import CoarseAlpha
 from faceavatar_export.toon.matting_net import SIZE as MATTING_SIZE
-from faceavatar_export.toon.matting_net import CoarseAlpha, MattingNet
+from faceavatar_export.toon.matting_net import MattingNet
 from faceavatar_export.toon.network import FACE_TOKENS
 from faceavatar_export.toon.text_encoder import BOS, CONTEXT, EOS, VOCABULARY, WINDOW, TextEncoder
 from faceavatar_export.toon.train_unet import Model

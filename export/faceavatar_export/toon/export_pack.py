@@ -170,14 +170,14 @@ def export_matting(run: Path, out: Path) -> float:
         if isinstance(inner, Cells):
             inner.convolve = True
     print(f"matting.onnx: {'all parts' if whole else 'the coarse half alone'}")
-    inputs = {"image": _drawn_people(2, *_matting_size(run))}
+    inputs = {"image": drawn_people(2, *_matting_size(run))}
     path, batch = out / "matting.onnx", {0: "batch"}
     outputs = ["alpha", "foreground"] if whole else ["alpha"]
     graphs.export_graph(module, inputs, outputs, {"image": batch}, path, dict.fromkeys(outputs, batch))
     return _small(module, path, inputs, DOUBTFUL_TOLERANCE)
 
 
-def _drawn_people(count: int, height: int, width: int) -> Tensor:
+def drawn_people(count: int, height: int, width: int) -> Tensor:
     """What the matting net is for, (count, 3, H, W) in -1..1: before anything else it is in doubt all over,
     and a cell that is or is not in doubt by a hair counts as a large error."""
     light = np.linspace(60, 220, width, dtype=np.float32)[:, None]

@@ -24,9 +24,10 @@ from torch.nn import functional as F
 from faceavatar_export.toon.autoencoder import INPUT_SIZE, Autoencoder
 from faceavatar_export.toon.draw import load_scenes
 from faceavatar_export.toon.identity import STYLES
-from faceavatar_export.toon.matting_cells import CELL, REACH
+from faceavatar_export.toon.matting_cells import CELL
 from faceavatar_export.toon.matting_coarse import CoarseNet
 from faceavatar_export.toon.matting_data import Figures, FigureSet, make_batch, shrunk
+from faceavatar_export.toon.matting_examples import fine_examples, last_examples
 from faceavatar_export.toon.matting_losses import edge_losses, picture_losses
 from faceavatar_export.toon.matting_net import (
     SIZE,
@@ -36,7 +37,6 @@ from faceavatar_export.toon.matting_net import (
     MattingNet,
     Rows,
     as_picture,
-    solved_again,
 )
 from faceavatar_export.toon.settings import read_settings, stage_parser
 from faceavatar_export.toon.shelf import mixed
@@ -55,8 +55,6 @@ PARTS = ("coarse", "fine", "last")
 REUSED = 4  # batches that a picture is learnt from: making one costs as much as a step
 RIMS = 16  # of a batch's pictures the fine half takes in one in so many, at each of its steps
 PIXELS = 16384  # that it learns from at a step, for each picture taken in
-RIM_SHARE = 0.7  # of a picture's pixels in doubt, where alpha is between 0 and 1
-REST_SHARE = 0.25  # and where it is not
 STYLE_WEIGHT = 0.05  # of the loss of a picture's style, in the coarse half's
 KEPT_PICTURES, KEPT_PIXELS = 2048, 1_500_000
 Softer = Callable[[Tensor], Tensor]
@@ -113,42 +111,11 @@ def coarse_losses(
     return loss + STYLE_WEIGHT * missed, mse, missed.detach()
 
 
-@torch.no_grad()
-def fine_examples(net: MattingNet, image: Tensor, figure: Tensor) -> tuple[Tensor, ...]:
-    """Rows of a part of the pixels where the coarse half is in doubt, of pictures (B, 3, 512, 512), and the
-    figure there (n, 4). Rims are rare: more of them are taken."""
-    view, sight = net.viewed(image)
-    doubt = F.interpolate(view.doubt.float(), scale_factor=float(CELL), mode="nearest")
-    rim = (figure[:, 3:] > 0.01) & (figure[:, 3:] < 0.99)
-    where = torch.rand_like(doubt) < doubt * torch.where(rim, RIM_SHARE, REST_SHARE)
-    rows = net.fine.rows(view, sight, where)
-    truth = figure.permute(0, 2, 3, 1)[where[:, 0]]
-    return rows.around.bfloat16(), rows.near.bfloat16(), rows.own, truth
-
-
 def fine_losses(net: FineNet, rows: Rows, figure: Tensor) -> tuple[Tensor, Tensor]:
     """Of n pixels, and the figure there (n, 4)."""
     with torch.autocast(figure.device.type, torch.bfloat16):
         guess, colors = net.told(rows)
     return edge_losses(guess, colors, figure)
-
-
-@torch.no_grad()
-def last_examples(net: MattingNet, image: Tensor, figure: Tensor) -> tuple[Tensor, ...]:
-    """As fine_examples, of what the last part knows: what is around; the fine half's hidden layer; its
-    pixels, alpha and colours, and what is solved from them; the figure there (n, 4)."""
-    view, sight = net.viewed(image)
-    place, known = net.known(view, sight)
-    again = solved_again(view, place, known)
-    truth = place.inside(F.pixel_unshuffle(figure, CELL))
-    rim = (truth[:, 3] > 0.01) & (truth[:, 3] < 0.99)
-    where = torch.rand_like(truth[:, 3]) < torch.where(rim, RIM_SHARE, REST_SHARE)
-    windows = F.unfold(again.around, 2 * REACH + 1).unflatten(2, (CELL, CELL))
-    rest = torch.cat([*known[1:], again.own], dim=1)
-    windows, hidden, rest, truth = (
-        part.permute(0, 2, 3, 1)[where] for part in (windows, known.hidden, rest, truth)
-    )
-    return windows.bfloat16(), hidden.bfloat16(), rest, truth
 
 
 def last_losses(

@@ -193,7 +193,8 @@ def load_part(net: MattingNet, run: Path, part: str) -> None:
     file = run / f"matting_{part}.pt"
     if load_checkpoint(file, average=average)[0] == 0:
         raise FileNotFoundError(
-            f"{file}: not there; run train_matting, which trains {', '.join(PARTS)} in this order"
+            f"{file}: not there; run train_matting, which trains the coarse half, the fine half and the last "
+            "part in this order"
         )
     getattr(net, part).load_state_dict(average.module.state_dict())
 

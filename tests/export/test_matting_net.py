@@ -42,7 +42,7 @@ class Everywhere:
         near = around.sides(torch.sigmoid(coarse))
         self.whole = F.interpolate(coarse.clamp(-6, 6), scale_factor=4, mode="bilinear", align_corners=False)
         way = solved(image, near)
-        self.doubt = in_doubt(coarse) | ((coarse >= 3.5) & (-F.max_pool2d(-way, CELL) < 0.9))
+        self.doubt = in_doubt(coarse) | ((coarse >= 4) & (-F.max_pool2d(-way, CELL) < 0.9))
         self.rim = wide(self.doubt.float())
         seen = torch.cat([image - wide(near.back), way, self.whole / 6], dim=1)
         further = torch.cat(
@@ -64,6 +64,10 @@ class Everywhere:
         way, base = solved(image, near).clamp(0, 1), 2 * self.color - 1
         figure, back = wide(near.figure), wide(near.back)
         told = torch.cat([self.alpha, way, image - back, figure - back, base - image], dim=1)
+        length = torch.linalg.vector_norm(figure - back, dim=1, keepdim=True)
+        along = torch.einsum("bchw,bchw->bhw", image - back, figure - back)[:, None]
+        along = (along / length.square().clamp_min(0.01)).clamp(-1, 2)
+        told = torch.cat([told, along, image - torch.lerp(back, figure, along), length.square()], dim=1)
         sure = torch.sigmoid(self.whole)
         seen = torch.cat([self.alpha, way * self.rim + sure * (1 - self.rim)], dim=1)
         around = F.conv2d(seen, part.window.weight, part.window.bias, padding=REACH)

@@ -17,7 +17,7 @@ REACH = 3  # pixels to each side that the fine half sees of a place
 AROUND = 9  # cells a side of where both sides of an edge are looked for
 REGULARIZATION = 4e-4  # of the guide's variance, colours in -1..1
 NOTHING = 1e-3  # of the weight there, that a cell's own colour has where neither side is sure
-DOUBT = 3.5  # logits of the coarse half nearer to 0 than this are for the fine one: alpha in 0.03..0.97
+DOUBT = 4.0  # logits of the coarse half nearer to 0 than this are for the fine one: alpha in 0.02..0.98
 SEAM = 0.1  # of a pixel that the colours around tell to be missing, where the coarse half is sure of its cell
 
 

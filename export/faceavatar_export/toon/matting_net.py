@@ -34,6 +34,7 @@ LAST = 48  # numbers in each of the last part's layers
 # What it hears of them. With six numbers of colours it makes a multiple of four: ONNX Runtime blocks channels
 # of no others, and laid the layers out anew before and behind this one.
 HINT = 22
+SHORT = 0.01  # squared length, in colours of -1..1, of a line between two that tells nothing
 LEAST = 0.1  # alpha that a pixel's colour is divided by; of less of the figure it tells too little
 
 
@@ -138,7 +139,7 @@ class LastNet(nn.Module):
         super().__init__()
         self.window = nn.Conv2d(2, LAST, 2 * REACH + 1)
         self.first = nn.Conv2d(FINE, LAST, 1, bias=False)
-        self.further = nn.Conv2d(11, LAST, 1, bias=False)
+        self.further = nn.Conv2d(16, LAST, 1, bias=False)
         self.second = nn.Conv2d(LAST, LAST, 1)
         self.head = _silent(nn.Conv2d(LAST, SAID, 1), (-1.0, -3.0, -3.0))
 
@@ -157,7 +158,8 @@ class LastNet(nn.Module):
         """Of what is around as its own layer sees it, (n, LAST, a, b)."""
         solved, figure, back = own.split((1, 3, 3), dim=1)
         pixel, base = known.pixel, 2 * known.color - 1
-        near = torch.cat([known.alpha, solved, pixel - back, figure - back, base - pixel], dim=1)
+        away, across = pixel - back, figure - back
+        near = torch.cat([known.alpha, solved, away, across, base - pixel, *beside(away, across)], dim=1)
         x = F.silu(x + self.first(known.hidden) + self.further(near))
         x = x + F.silu(self.second(x))
         said = self.head(x).float()
@@ -178,6 +180,15 @@ def solved_again(view: View, place: DoubtfulCells, known: Known) -> Again:
     whole = view.sure
     both = torch.cat([known.alpha, solved], dim=1) - place.inside(whole)
     return Again(place.around(torch.cat([whole, whole], dim=1) + place.spread(both)), own)
+
+
+def beside(away: Tensor, across: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where a colour lies between the background's and the figure's, both (n, 3, a, b) and counted from the
+    background's: how far along, (n, 1, a, b) in -1..2, how far beside the line between them, (n, 3, a, b),
+    and its length squared. A third colour is in what lies beside it."""
+    length = (across * across).sum(dim=1, keepdim=True)
+    along = ((away * across).sum(dim=1, keepdim=True) / length.clamp_min(SHORT)).clamp(-1, 2)
+    return along, away - along * across, length
 
 
 def freed(pixel: Tensor, back: Tensor, alpha: Tensor) -> Tensor:

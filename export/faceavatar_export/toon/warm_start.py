@@ -20,9 +20,9 @@ import onnx
 import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from faceavatar_export.toon.autoencoder import LATENT_CHANNELS, Decoder
+from faceavatar_export.toon.export_pack import drawn_people
 from faceavatar_export.toon.identity import EMBEDDING_SIZE
 from faceavatar_export.toon.matting_coarse import CoarseAlpha
 from faceavatar_export.toon.matting_net import SIZE as MATTING_SIZE
@@ -176,11 +176,10 @@ def load_decoder(pack: Path, decoder: Decoder) -> None:
 
 def load_matting(pack: Path, net: MattingNet) -> None:
     """The matting net; of a pack that has the coarse half alone, that half."""
-    path, generator = pack / "matting.onnx", torch.Generator().manual_seed(0)
+    path = pack / "matting.onnx"
     (tensor,) = onnx.load(path).graph.input
     side = tensor.type.tensor_type.shape.dim[3].dim_value
-    small = torch.rand(1, 3, 8, 8, generator=generator) * 2 - 1
-    image = F.interpolate(small, size=(side, side), mode="bicubic").clamp(-1, 1)
+    image = drawn_people(1, side, side)
     if side == MATTING_SIZE:
         fill(net, path, {"image": image})
         return

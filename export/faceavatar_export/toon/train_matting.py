@@ -64,8 +64,8 @@ Softer = Callable[[Tensor], Tensor]
 class Settings:
     """The section [matting]; `latent_noise` is what the UNet leaves of error in pictures that it makes.
 
-    coarse_share, last_share: of the time, where all parts are trained. made_share: of the
-    figures, with --made. decay: of averaged weights, a step.
+    coarse_share, last_share: of the time, where all parts are trained. made_share: of the figures, with
+    --made. decay: of averaged weights, a step.
     """
 
     minutes: float

@@ -12,10 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from faceavatar.matting.composite import over
-from faceavatar.pack import EMBEDDED
 from faceavatar_export import graphs
-from faceavatar_export.toon import matting_examples, warm_start
-from faceavatar_export.toon.export_pack import drawn_people
+from faceavatar_export.toon import matting_examples
 from faceavatar_export.toon.identity import STYLES
 from faceavatar_export.toon.matting_cells import (
     CELL,
@@ -264,14 +262,15 @@ def test_a_seam_is_in_doubt_where_the_background_is_near_and_a_plain_inside_neve
 
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory: pytest.TempPathFactory) -> tuple[MattingNet, Path]:
-    """The shipped net, and its graph of any batch."""
+    """A net with random weights, and its graph of any batch."""
+    torch.manual_seed(4)
     net = MattingNet()
-    warm_start.load_matting(EMBEDDED / "toon", net)
+    for part in (net.fine, net.last):
+        nn.init.normal_(part.head.weight, std=0.3)
     path, batch = tmp_path_factory.mktemp("graph") / "matting.onnx", {0: "batch"}
+    example = {"image": torch.rand(2, 3, 512, 512) * 2 - 1}
     outputs = {"alpha": batch, "foreground": batch}
-    graphs.export_graph(
-        net, {"image": drawn_people(2, 512, 512)}, list(outputs), {"image": batch}, path, outputs
-    )
+    graphs.export_graph(net, example, list(outputs), {"image": batch}, path, outputs)
     return net.eval(), path
 
 
@@ -280,15 +279,14 @@ def test_the_graph_is_the_net_in_onnxruntime_and_in_openvino(
     graph: tuple[MattingNet, Path], count: int
 ) -> None:
     net, path = graph
-    image = drawn_people(count, 512, 512)
+    # Smooth pictures: before noise an untrained net is in doubt everywhere.
+    small = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(count)) * 2 - 1
+    image = F.interpolate(small, size=(512, 512), mode="bicubic").clamp(-1, 1)
     assert relative_error(net, path, {"image": image}) < 1e-4
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     with torch.inference_mode():
         for ours, wanted in zip(compiled(image.numpy()).values(), net(image), strict=True):
-            error = np.abs(ours - wanted.numpy())
-            # Both sides of an edge may nearly have one colour: alpha is a quotient of small numbers there.
-            assert float(error.mean()) < 1e-5
-            assert float((error > 1e-3).mean()) < 5e-4
+            np.testing.assert_allclose(ours, wanted.numpy(), atol=1e-3)
 
 
 def test_the_halo_that_is_learnt_from_is_that_of_the_runtimes_composites() -> None:
@@ -298,13 +296,14 @@ def test_the_halo_that_is_learnt_from_is_that_of_the_runtimes_composites() -> No
     true, ours = (rng.integers(0, 256, (16, 16, 3)).astype(np.uint8) for _ in range(2))
     settled = np.clip((guess - SETTLED) / (1 - 2 * SETTLED), 0, 1)
     errors = [
-        np.abs(over(ours, settled, color).astype(float) - over(true, alpha, color)).mean()
+        np.abs(over(ours, settled, color).astype(float) - over(true, alpha, color)).mean(axis=2)
         for color in ("#000000", "#ffffff")
     ]
     pure, colors = (torch.from_numpy(one / 255).float().view(-1, 3) for one in (true, ours))
     guessed, true_alpha = (torch.from_numpy(one).flatten() for one in (guess, alpha))
     found = halo(guessed, colors, true_alpha, pure * true_alpha[:, None])
     assert float(found.mean()) * 255 == pytest.approx(np.mean(errors), abs=0.5)
+    np.testing.assert_allclose(found.numpy() * 255, np.mean(errors, axis=0).ravel(), atol=1)
 
 
 def test_light_and_codes_are_each_others_inverse_and_have_slopes_everywhere() -> None:

@@ -40,14 +40,16 @@ class Everywhere:
         near = around.sides(torch.sigmoid(coarse))
         self.whole = F.interpolate(coarse.clamp(-6, 6), scale_factor=4, mode="bilinear", align_corners=False)
         way = solved(image, near)
-        self.doubt = in_doubt(coarse) | ((coarse >= 4) & (-F.max_pool2d(-way, CELL) < 0.9))
+        self.doubt = in_doubt(coarse) | ((coarse >= 3) & (-F.max_pool2d(-way, CELL) < 0.9))
         self.rim = wide(self.doubt.float())
         seen = torch.cat([image - wide(near.back), way, self.whole / 6], dim=1)
         further = torch.cat(
             [near.figure, near.back, F.interpolate(part.hint(sight), scale_factor=4.0)], dim=1
         )
         x = F.conv2d(seen, part.first.weight, part.first.bias, padding=REACH)
-        x = F.silu(x + wide(part.further(further)))
+        figure, back = wide(near.figure), wide(near.back)
+        line = torch.cat([figure - back, placed(image, figure, back)], dim=1)
+        x = F.silu(x + wide(part.further(further)) + part.aside(line))
         x = x + F.silu(part.second(x))
         x = x + F.silu(part.third(x))
         said = part.head(x)
@@ -56,24 +58,26 @@ class Everywhere:
         color = colored(image, (image, near), alpha, share[:, 1:]) + said[:, 4:]
         self.alpha, self.color = self.taken(alpha, color.clamp(0, 1), image)
         means = torch.where(self.doubt, F.avg_pool2d(self.alpha, CELL), torch.sigmoid(coarse))
-        self.looked_at_again(net.last, x, image, around.sides(means))
+        tight = fitted(torch.cat([seen[:, :3], self.alpha], dim=1))
+        self.looked_at_again(net.last, x, image, around.sides(means), tight)
 
-    def looked_at_again(self, part: LastNet, hidden: Tensor, image: Tensor, near: Sides) -> None:
+    def looked_at_again(
+        self, part: LastNet, hidden: Tensor, image: Tensor, near: Sides, tight: Tensor
+    ) -> None:
         way, base = solved(image, near).clamp(0, 1), 2 * self.color - 1
         figure, back = wide(near.figure), wide(near.back)
         told = torch.cat([self.alpha, way, image - back, figure - back, base - image], dim=1)
-        length = torch.linalg.vector_norm(figure - back, dim=1, keepdim=True)
-        along = torch.einsum("bchw,bchw->bhw", image - back, figure - back)[:, None]
-        along = (along / length.square().clamp_min(0.01)).clamp(-1, 2)
-        told = torch.cat([told, along, image - torch.lerp(back, figure, along), length.square()], dim=1)
+        told = torch.cat([told, placed(image, figure, back), tight], dim=1)
         sure = torch.sigmoid(self.whole)
         seen = torch.cat([self.alpha, way * self.rim + sure * (1 - self.rim)], dim=1)
         around = F.conv2d(seen, part.window.weight, part.window.bias, padding=REACH)
         x = F.silu(around + part.first(hidden) + part.further(told))
         said = part.head(x + F.silu(part.second(x)))
-        share = torch.sigmoid(said[:, :3])
-        alpha = (self.alpha * (1 - share[:, :1]) + way * share[:, :1] + said[:, 3:4]).clamp(0, 1)
-        color = (colored(base, (image, near), alpha, share[:, 1:]) + said[:, 4:]).clamp(0, 1)
+        share, close = torch.sigmoid(said[:, :3]), torch.sigmoid(said[:, 7:])
+        kept = 1 - share[:, :1] - close
+        alpha = self.alpha * kept + way * share[:, :1] + tight[:, :1] * close
+        alpha = (alpha + said[:, 3:4]).clamp(0, 1)
+        color = (colored(base, (image, near), alpha, share[:, 1:]) + said[:, 4:7]).clamp(0, 1)
         self.better, self.finer = self.taken(alpha, color, image)
 
     def taken(self, alpha: Tensor, color: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,6 +98,37 @@ def solved(image: Tensor, near: Sides) -> Tensor:
     functions = wide(near.functions)
     told = (image * functions[:, :3]).sum(dim=1, keepdim=True) + functions[:, 3:]
     return told.clamp(-0.5, 1.5)
+
+
+def placed(image: Tensor, figure: Tensor, back: Tensor) -> Tensor:
+    """Where colours lie between the background's and the figure's: along, beside, and that line's length."""
+    length = torch.linalg.vector_norm(figure - back, dim=1, keepdim=True)
+    along = torch.einsum("bchw,bchw->bhw", image - back, figure - back)[:, None]
+    along = (along / length.square().clamp_min(0.01)).clamp(-1, 2)
+    return torch.cat([along, image - torch.lerp(back, figure, along), length.square()], dim=1)
+
+
+def fitted(seen: Tensor) -> Tensor:
+    """By least squares in a window of 8 x 8 pixels around each cell, of colours and alpha (B, 4, H, W): alpha
+    as the colours tell it, the mean of what is known of it, what the fit misses, and how colours vary."""
+    high, across = seen.shape[-2:]
+    step = torch.arange(8) - 3.5
+    weight = torch.exp(-(step[:, None].square() + step.square()) / 4.5).flatten()
+    weight = weight / weight.sum()
+    windows = F.unfold(seen, 8, padding=2, stride=CELL).unflatten(1, (4, 64)).permute(0, 3, 1, 2).double()
+    mean = windows @ weight.double()
+    apart = windows - mean[..., None]
+    covariance = (apart * weight) @ apart.transpose(-1, -2)
+    own, shared = covariance[..., :3, :3], covariance[..., :3, 3:]
+    slopes = torch.linalg.solve(own + 2e-4 * torch.eye(3), shared)[..., 0]
+    offset = mean[..., 3] - (slopes * mean[..., :3]).sum(dim=-1)
+    missed = covariance[..., 3, 3] - (slopes * shared[..., 0]).sum(dim=-1)
+    varied = own.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
+    cells = torch.stack([offset, mean[..., 3], *(v.clamp_min(1e-6).sqrt() for v in (missed, varied))], dim=-1)
+    planes = torch.cat([slopes, cells], dim=-1).unflatten(1, (high // CELL, across // CELL))
+    planes = wide(planes.permute(0, 3, 1, 2)).float()
+    told = (planes[:, :3] * seen[:, :3]).sum(dim=1, keepdim=True) + planes[:, 3:4]
+    return torch.cat([told.clamp(0, 1), planes[:, 4:]], dim=1)
 
 
 def wide(planes: Tensor) -> Tensor:
@@ -160,7 +195,7 @@ def test_the_last_part_learns_from_what_it_is_told_of_in_whole_pictures(
         places = torch.arange(2 * 128 * 96).view(2, 1, 128, 96).float()
         truth = torch.cat([places, places * 0, places * 0, places * 0 + 0.5], dim=1)
         windows, hidden, rest, figure = matting_examples.last_examples(net, image, truth)
-        *parts, own = as_picture(rest).split((3, 1, 3, 7), dim=1)
+        *parts, own = as_picture(rest).split((3, 1, 3, 11), dim=1)
         alpha, color = net.last.told(windows.float(), Known(as_picture(hidden.float()), *parts), own)
     at = figure[:, 0].long()
     assert len(at) == len(at.unique()) == int(whole.doubt.sum()) * CELL**2
@@ -245,6 +280,13 @@ def test_an_edge_between_sure_cells_is_in_doubt_and_one_cell_always_is() -> None
     assert doubt[0, 1:, 3:5].all()
     assert not doubt[0, 1:, :3].any()
     assert doubt[1].sum() == 1
+
+
+def test_doubt_reaches_further_into_the_background_than_into_the_figure() -> None:
+    logits = (
+        torch.tensor([9.0, 6, 3.1, 2.9, 0.5, -0.5, -4.4, -4.6, -6, -9]).view(1, 1, 1, 10).expand(1, 1, 4, 10)
+    )
+    assert in_doubt(logits)[0, 0, 1].tolist() == [*[False] * 3, *[True] * 4, *[False] * 3]
 
 
 def test_a_seam_is_in_doubt_where_the_background_is_near_and_a_plain_inside_never() -> None:

@@ -35,7 +35,7 @@ from faceavatar_export.toon.training import Average, load_checkpoint
 from faceavatar_export.toon.wordings import DEFAULT_STYLE, STYLE_WORDS
 from faceavatar_export.verify import relative_error
 
-VERSION = "0.6.0"
+VERSION = "0.7.0"
 DESCRIPTION = "Small model trained on drawn avatars: vector, storybook, ink, pixel, voxel and line art"
 TOLERANCE = 1e-4
 INT8_TOLERANCE = 0.03

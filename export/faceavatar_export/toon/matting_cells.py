@@ -14,10 +14,15 @@ from torch.nn import functional as F
 CELL = 4  # pixels a side of what the fine half sees as one place, and the coarse half as one pixel
 RAW = 3 * CELL**2  # numbers in the colours of one
 REACH = 3  # pixels to each side that the fine half sees of a place
+CLOSE = 2  # pixels to each side of a cell whose colours tell of it best
+FADING = 1.5  # pixels from its middle where they weigh six tenths of those there
+SMOOTHING = 2e-4  # as REGULARIZATION, for those
 AROUND = 9  # cells a side of where both sides of an edge are looked for
 REGULARIZATION = 4e-4  # of the guide's variance, colours in -1..1
 NOTHING = 1e-3  # of the weight there, that a cell's own colour has where neither side is sure
-DOUBT = 4.0  # logits of the coarse half nearer to 0 than this are for the fine one: alpha in 0.02..0.98
+# Logits of the coarse half, alpha of 0.01 and 0.95, between which the fine one looks: further outside, where
+# hair ends in what the coarse one takes for nothing.
+OUTSIDE, INSIDE = -4.5, 3.0
 SEAM = 0.1  # of a pixel that the colours around tell to be missing, where the coarse half is sure of its cell
 
 
@@ -69,9 +74,44 @@ def followed(colors: Tensor, functions: Tensor) -> Tensor:
     slopes, offset = functions[:, :3], functions[:, 3:]
     if colors.ndim == 4:
         colors = colors[:, :, None]
-    # Product by product: ONNX Runtime takes twice as long to sum over three of anything.
+    # Product by product, as in `summed`.
     red, green, blue = (colors[:, i] * slopes[:, i : i + 1] for i in range(3))
     return torch.as_tensor((red + green + blue + offset).clamp(-0.5, 1.5))
+
+
+def summed(three: Tensor) -> Tensor:
+    """(B, 3, h, w) -> (B, 1, h, w). ONNX Runtime takes twice as long to sum over three of anything."""
+    red, green, blue = three.split(1, dim=1)
+    return torch.as_tensor(red + green + blue)
+
+
+def nearest(colors: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """Alpha of n cells as the colours of the nearest pixels tell it, 0..1, and how well, both of each pixel:
+    (n, 1, CELL, CELL) and (n, 3, CELL, CELL): the mean alpha of those pixels, how far the fit strays from
+    theirs, and how far apart their colours are. Of the cells and what is REACH around: colours (n, 3, CELL +
+    2 REACH, CELL + 2 REACH) and alpha (n, 1, ...), which nearly is right.
+
+    A guided filter's function (He et al., ECCV 2010) of one window, fading from its middle.
+    """
+    inner = slice(REACH - CLOSE, CLOSE - REACH)
+    both = torch.cat([colors, alpha], dim=1)
+    near = both[:, :, inner, inner].flatten(2)
+    step = torch.arange(CELL + 2 * CLOSE, device=colors.device) - (CELL + 2 * CLOSE - 1) / 2
+    fading = torch.softmax(-(step / FADING).square() / 2, dim=0)
+    weight = torch.outer(fading, fading).view(-1, 1)
+    red, blue, share = near[:, :1], near[:, 2:3], near[:, 3:]
+    products = [near, near * near, near[:, :3] * share, near[:, :2] * near[:, 1:3], red * blue]
+    means, squares, shared, *crossed = ((part @ weight)[..., None] for part in products)
+    center, level = means[:, :3], means[:, 3:]
+    mixed = torch.cat([center[:, :2] * center[:, 1:], center[:, :1] * center[:, 2:]], dim=1)
+    own, together = squares[:, :3] - center * center, shared - center * level
+    slopes = _solved(own + SMOOTHING, torch.cat(crossed, dim=1) - mixed, together)
+    offset = level - summed(slopes * center)
+    missed = squares[:, 3:] - level * level - summed(slopes * together)
+    strays = torch.cat([missed, summed(own)], dim=1).clamp_min(1e-6).sqrt()
+    cell = colors[:, :, REACH:-REACH, REACH:-REACH]
+    told = torch.cat([level, strays], dim=1).expand(-1, -1, CELL, CELL)
+    return followed(cell, torch.cat([slopes, offset], dim=1)).clamp(0, 1), told
 
 
 class Surroundings:
@@ -101,7 +141,7 @@ class Surroundings:
         front = (front + NOTHING * mean) / (seen[:, :1] + NOTHING)
         back = (back + NOTHING * mean) / (seen[:, 1:] + NOTHING)
         slopes = _solved(self._own, self._crossed, both - center * level)
-        offset = level - (slopes * center).sum(dim=1, keepdim=True)
+        offset = level - summed(slopes * center)
         return Sides(front, back, _around(torch.cat([slopes, offset], dim=1)))
 
 
@@ -114,19 +154,23 @@ def _around(planes: Tensor) -> Tensor:
 
 
 def _solved(own: Tensor, crossed: Tensor, right: Tensor) -> Tensor:
-    """x of the symmetric systems A x = right (B, 3, h, w), by cofactors: own are A's (00, 11, 22), crossed
-    its (01, 12, 02)."""
+    """x of the symmetric systems A x = right (B, 3, h, w): own are A's (00, 11, 22), crossed its (01, 12,
+    02).
+
+    By elimination (A = L D L'): beside an edge of two colours A is nearly singular, and what cofactors leave
+    of its determinant in float32 is off by a tenth.
+    """
     a, d, f = own.split(1, dim=1)
     b, e, c = crossed.split(1, dim=1)
-    first, second, third = d * f - e * e, c * e - b * f, b * e - c * d
-    rows = (
-        torch.cat([first, second, third], dim=1),
-        torch.cat([second, a * f - c * c, b * c - a * e], dim=1),
-        torch.cat([third, b * c - a * e, a * d - b * b], dim=1),
-    )
-    whole = a * first + b * second + c * third
-    top = torch.cat([(row * right).sum(dim=1, keepdim=True) for row in rows], dim=1)
-    return torch.as_tensor(top / whole.clamp_min(1e-12))
+    first, second, third = right.split(1, dim=1)
+    down, low = b / a, c / a
+    d, e = d - down * b, e - down * c
+    last = e / d
+    f = f - low * c - last * e
+    second = second - down * first
+    z = (third - low * first - last * second) / f
+    y = second / d - last * z
+    return torch.cat([first / a - down * y - low * z, y, z], dim=1)
 
 
 class DoubtfulCells:
@@ -138,7 +182,8 @@ class DoubtfulCells:
         self.grid = (batch, high + 2, wide + 2)  # with one cell around, so that each has its neighbours
         active = F.pad(doubt.float(), (1, 1, 1, 1)).reshape(-1)
         self.at = torch.nonzero(active)[:, 0]
-        self.slot = torch.cumsum(active.long(), 0) * active.long()  # its row, from 1; 0 for a sure cell
+        inner = doubt.long().reshape(-1)
+        self.slot = (torch.cumsum(inner, 0) * inner).view(batch, high, wide)  # from 1; 0 for a sure cell
 
     def around(self, planes: Tensor) -> Tensor:
         """(B, C CELL**2, h, w) -> (n, C, CELL + 2 REACH, CELL + 2 REACH): a cell's pixels and those around
@@ -171,7 +216,7 @@ class DoubtfulCells:
         """(n, C, a, b) -> (B, C a b, h, w), 0 in sure cells."""
         rows = answers.flatten(1)
         planes = F.embedding(self.slot, torch.cat([torch.zeros_like(rows[:1]), rows]))
-        return torch.as_tensor(planes.unflatten(0, self.grid)[:, 1:-1, 1:-1].permute(0, 3, 1, 2))
+        return torch.as_tensor(planes.permute(0, 3, 1, 2))
 
     def _rows(self, planes: Tensor) -> Tensor:
         return F.pad(planes, (1, 1, 1, 1)).permute(0, 2, 3, 1).flatten(0, 2)
@@ -205,14 +250,15 @@ class Pixels:
 def in_doubt(coarse: Tensor) -> Tensor:
     """Cells (B, 1, h, w) that the coarse logits leave in doubt; one at least, since not every runtime takes
     an empty list."""
+    unsure = (coarse > OUTSIDE) & (coarse < INSIDE)
     # Where it jumps from sure to sure no cell is in doubt, and the edge lies between them all the same.
-    inside = F.avg_pool2d((coarse > 0).float(), 3, stride=1, padding=1, count_include_pad=False)
+    lowest, highest = -F.max_pool2d(-coarse, 3, 1, 1), F.max_pool2d(coarse, 3, 1, 1)
     corner = torch.arange(coarse.shape[2] * coarse.shape[3], device=coarse.device).view_as(coarse[:1]) == 0
-    return (coarse.abs() < DOUBT) | ((inside > 0) & (inside < 1)) | corner
+    return unsure | ((lowest <= OUTSIDE) & (highest >= INSIDE)) | corner
 
 
 def seams(coarse: Tensor, solved: Tensor) -> Tensor:
     """Cells (B, 1, h, w) surely within the figure through which the background may shine all the same, of the
     coarse logits (B, 1, h, w) and of alpha as the colours around tell it, (B, CELL**2, h, w): where two drawn
     shapes meet, and in gaps between strands."""
-    return (coarse >= DOUBT) & (solved.amin(dim=1, keepdim=True) < 1 - SEAM)
+    return (coarse >= INSIDE) & (solved.amin(dim=1, keepdim=True) < 1 - SEAM)

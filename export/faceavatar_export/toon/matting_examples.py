@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from faceavatar_export.toon.matting_cells import CELL, REACH, Pixels
-from faceavatar_export.toon.matting_net import MattingNet, solved_again
+from faceavatar_export.toon.matting_net import MattingNet
 
 RIM_SHARE = 0.7  # of a picture's pixels in doubt, where alpha is between 0 and 1
 REST_SHARE = 0.25  # and where it is not
@@ -32,8 +32,7 @@ def last_examples(net: MattingNet, image: Tensor, figure: Tensor) -> tuple[Tenso
     """As fine_examples, of what the last part knows: what is around; the fine half's hidden layer; its
     pixels, alpha and colours, and what is solved from them; the figure there (n, 4)."""
     view, sight = net.viewed(image)
-    place, known = net.known(view, sight)
-    again = solved_again(view, place, known)
+    place, known, again = net.known(view, sight)
     truth = place.inside(F.pixel_unshuffle(figure, CELL))
     rim = (truth[:, 3] > 0.01) & (truth[:, 3] < 0.99)
     where = torch.rand_like(truth[:, 3]) < torch.where(rim, RIM_SHARE, REST_SHARE)

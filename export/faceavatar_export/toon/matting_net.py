@@ -8,6 +8,7 @@ told without the other. The last part weighs that against what the colours aroun
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,8 @@ from faceavatar_export.toon.matting_cells import (
     Pixels,
     followed,
     mean_of,
+    nearest,
+    summed,
 )
 from faceavatar_export.toon.matting_coarse import SIGHT, CoarseNet
 from faceavatar_export.toon.matting_view import SEEN, SURE, View
@@ -30,6 +33,7 @@ SIZE = 512
 FINE = 96  # numbers in each of the fine half's layers
 SAID = 7  # and says of each place
 OWN = 11  # numbers of what a pixel itself is
+AGAIN = 11  # numbers of what the colours around tell of a pixel anew
 LAST = 48  # numbers in each of the last part's layers
 # What it hears of them. With six numbers of colours it makes a multiple of four: ONNX Runtime blocks channels
 # of no others, and laid the layers out anew before and behind this one.
@@ -73,20 +77,20 @@ class FineNet(nn.Module):
         self.hint = nn.Conv2d(SIGHT, HINT, 1)
         self.first = nn.Conv2d(SEEN, FINE, 2 * REACH + 1)
         self.further = nn.Conv2d(6 + HINT, FINE, 1, bias=False)
+        self.aside = nn.Conv2d(8, FINE, 1, bias=False)  # what `beside` tells, and the line's three numbers
         self.second = nn.Conv2d(FINE, FINE, 1)
         self.third = nn.Conv2d(FINE, FINE, 1)
         # Beginning with what is solved, and with the picture's colours.
         self.head = _silent(nn.Conv2d(FINE, SAID, 1), (3.0, -1.0, -1.0))
 
-    def forward(self, view: View, place: DoubtfulCells, sight: Tensor) -> Known:
-        """Of all cells in doubt; sight (B, SIGHT, h / 4, w / 4) is the coarse half's."""
-        around = place.around(view.seen)
+    def forward(self, view: View, place: DoubtfulCells, around: Tensor, sight: Tensor) -> Known:
+        """Of all cells in doubt: around (n, SEEN, CELL + 2 REACH, CELL + 2 REACH), what is seen there; sight
+        (B, SIGHT, h / 4, w / 4) is the coarse half's."""
         sides = place.at_cells(torch.cat([view.near.figure, view.near.back], dim=1))
         near = torch.cat([sides, place.at_places(self.hint(sight))], dim=1)
         inner = around[:, :, REACH:-REACH, REACH:-REACH]
-        figure, back = (near[:, at : at + 3].expand(-1, -1, CELL, CELL) for at in (0, 3))
-        pixel = inner[:, :3] + back
-        own = torch.cat([inner[:, 4:] * SURE, inner[:, 3:4], pixel, figure, back], dim=1)
+        figure, back = near[:, :3], near[:, 3:6]
+        own = (inner[:, 4:] * SURE, inner[:, 3:4], inner[:, :3] + back, figure, back)
         return self.known(self.first(around) + self.further(near), own)
 
     def rows(self, view: View, sight: Tensor, where: Tensor) -> Rows:
@@ -101,15 +105,19 @@ class FineNet(nn.Module):
         window = self.first.weight.permute(0, 2, 3, 1).flatten(1)
         further = torch.cat([rows.near[:, :6], F.linear(rows.near[:, 6:], *_flat(self.hint))], dim=1)
         x = F.linear(rows.around, window, self.first.bias) + F.linear(further, *_flat(self.further))
-        known = self.known(as_picture(x), as_picture(rows.own))
+        known = self.known(as_picture(x), as_picture(rows.own).split((1, 1, 3, 3, 3), dim=1))
         return as_rows(known.alpha)[:, 0], as_rows(known.color)
 
-    def known(self, x: Tensor, own: Tensor) -> Known:
-        """Of the first layer's (n, FINE, a, b), and of what pixels are, (n, OWN, a, b), as Rows have it."""
-        x = F.silu(x)
+    def known(self, x: Tensor, own: Sequence[Tensor]) -> Known:
+        """Of the first layer's (n, FINE, a, b), and of what pixels are, the parts of Rows.own; colours near
+        them may be those of whole cells, (n, 3, 1, 1)."""
+        logit, solved, pixel, figure, back = own
+        across = figure - back
+        along, off, length = beside(pixel - back, across)
+        line = torch.cat([across.expand_as(off), along, off, length.expand_as(along)], dim=1)
+        x = F.silu(x + self.aside(line))
         x = x + F.silu(self.second(x))
         x = x + F.silu(self.third(x))
-        logit, solved, pixel, figure, back = own.float().split((1, 1, 3, 3, 3), dim=1)
         said = self.head(x).float()
         share, guess = torch.sigmoid(said[:, :3]), torch.sigmoid(logit + said[:, 3:4])
         alpha = guess + share[:, :1] * (solved.clamp(0, 1) - guess)
@@ -120,7 +128,8 @@ class FineNet(nn.Module):
 class Again(NamedTuple):
     """What the colours around tell once the fine half has spoken. around (n, 2, CELL + 2 REACH, CELL + 2
     REACH): of the pixels of n places and those around them, the fine half's alpha and what is solved from
-    it; own (n, 7, CELL, CELL): the solution once more, the figure's and the background's colours near it."""
+    it; own (n, AGAIN, CELL, CELL): the solution once more, the figure's and the background's colours near it,
+    and what nearest (matting_cells.py) tells."""
 
     around: Tensor
     own: Tensor
@@ -128,20 +137,20 @@ class Again(NamedTuple):
 
 class LastNet(nn.Module):
     """Looks at the fine half's answers once more, with those around them, and beside what the colours around
-    tell of them: the edge is solved anew, from an alpha that is nearly right, and the net says how much of
-    that is better.
+    tell of them: the edge is solved anew, from an alpha that is nearly right, once as widely as before and
+    once from the nearest pixels, and the net says how much of either is better.
 
-    Where there is noise, the solution has grains; where a line is as dark as the sky behind it, it has lost
-    the line. Before anything smooth it is right.
+    Where there is noise, solutions have grains; where a line is as dark as the sky behind it, they have lost
+    the line. Before anything smooth they are right, and of the nearest pixels at the ends of thin shapes.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.window = nn.Conv2d(2, LAST, 2 * REACH + 1)
         self.first = nn.Conv2d(FINE, LAST, 1, bias=False)
-        self.further = nn.Conv2d(16, LAST, 1, bias=False)
+        self.further = nn.Conv2d(20, LAST, 1, bias=False)
         self.second = nn.Conv2d(LAST, LAST, 1)
-        self.head = _silent(nn.Conv2d(LAST, SAID, 1), (-1.0, -3.0, -3.0))
+        self.head = _silent(nn.Conv2d(LAST, SAID + 1, 1), (-1.0, -3.0, -3.0, 0.0, 0.0, 0.0, 0.0, -3.0))
 
     def forward(self, known: Known, again: Again) -> tuple[Tensor, Tensor]:
         """Alpha (n, 1, CELL, CELL) and colours (n, 3, CELL, CELL) in 0..1."""
@@ -156,38 +165,41 @@ class LastNet(nn.Module):
 
     def said(self, x: Tensor, known: Known, own: Tensor) -> tuple[Tensor, Tensor]:
         """Of what is around as its own layer sees it, (n, LAST, a, b)."""
-        solved, figure, back = own.split((1, 3, 3), dim=1)
+        solved, figure, back, tight, fit = own.split((1, 3, 3, 1, 3), dim=1)
         pixel, base = known.pixel, 2 * known.color - 1
         away, across = pixel - back, figure - back
-        near = torch.cat([known.alpha, solved, away, across, base - pixel, *beside(away, across)], dim=1)
+        told = [known.alpha, solved, away, across, base - pixel, *beside(away, across), tight, fit]
+        near = torch.cat(told, dim=1)  # a multiple of four, as HINT makes it
         x = F.silu(x + self.first(known.hidden) + self.further(near))
         x = x + F.silu(self.second(x))
         said = self.head(x).float()
-        share = torch.sigmoid(said[:, :3])
-        alpha = (known.alpha + share[:, :1] * (solved - known.alpha) + said[:, 3:4]).clamp(0, 1)
+        share, close = torch.sigmoid(said[:, :3]), torch.sigmoid(said[:, 7:])
+        better = share[:, :1] * (solved - known.alpha) + close * (tight - known.alpha)
+        alpha = (known.alpha + better + said[:, 3:4]).clamp(0, 1)
         color = _colored(base, figure, freed(pixel, back, alpha), share[:, 1:])
-        return alpha, (color + said[:, 4:]).clamp(0, 1)
+        return alpha, (color + said[:, 4:7]).clamp(0, 1)
 
 
-def solved_again(view: View, place: DoubtfulCells, known: Known) -> Again:
-    """From the fine half's alpha."""
+def solved_again(view: View, place: DoubtfulCells, around: Tensor, known: Known) -> Again:
+    """From the fine half's alpha; around is what that half has seen."""
     sure = torch.sigmoid(view.coarse)
     level = sure + place.spread(known.alpha.mean(dim=(2, 3), keepdim=True) - place.at_cells(sure))
     found = view.around.sides(level)
     near = place.at_cells(torch.cat([found.figure, found.back, found.functions], dim=1))
     solved = followed(known.pixel, near[:, 6:]).clamp(0, 1)
-    own = torch.cat([solved, near[:, :6].expand(-1, -1, CELL, CELL)], dim=1)
     whole = view.sure
     both = torch.cat([known.alpha, solved], dim=1) - place.inside(whole)
-    return Again(place.around(torch.cat([whole, whole], dim=1) + place.spread(both)), own)
+    levels = place.around(torch.cat([whole, whole], dim=1) + place.spread(both))
+    told = torch.cat([near[:, :6].expand(-1, -1, CELL, CELL), *nearest(around[:, :3], levels[:, :1])], dim=1)
+    return Again(levels, torch.cat([solved, told], dim=1))
 
 
 def beside(away: Tensor, across: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Where a colour lies between the background's and the figure's, both (n, 3, a, b) and counted from the
     background's: how far along, (n, 1, a, b) in -1..2, how far beside the line between them, (n, 3, a, b),
     and its length squared. A third colour is in what lies beside it."""
-    length = (across * across).sum(dim=1, keepdim=True)
-    along = ((away * across).sum(dim=1, keepdim=True) / length.clamp_min(SHORT)).clamp(-1, 2)
+    length = summed(across * across)
+    along = (summed(away * across) / length.clamp_min(SHORT)).clamp(-1, 2)
     return along, away - along * across, length
 
 
@@ -247,17 +259,21 @@ class MattingNet(nn.Module):
 
     def edged(self, view: View, sight: Tensor) -> tuple[Tensor, Tensor]:
         """As forward, of what is seen."""
-        place, known = self.known(view, sight)
-        return self.whole(view, place, *self.last(known, solved_again(view, place, known)))
+        place, known, again = self.known(view, sight)
+        return self.whole(view, place, known.pixel, *self.last(known, again))
 
-    def known(self, view: View, sight: Tensor) -> tuple[DoubtfulCells, Known]:
-        """The places in doubt, and what the fine half says of them."""
+    def known(self, view: View, sight: Tensor) -> tuple[DoubtfulCells, Known, Again]:
+        """The places in doubt, what the fine half says of them, and what the colours around tell then."""
         place = DoubtfulCells(view.doubt)
-        return place, self.fine(view, place, sight)
+        around = place.around(view.seen)
+        known = self.fine(view, place, around, sight)
+        return place, known, solved_again(view, place, around, known)
 
-    def whole(self, view: View, place: DoubtfulCells, alpha: Tensor, color: Tensor) -> tuple[Tensor, Tensor]:
-        """Whole pictures: in doubtful cells what is said of them, elsewhere the coarse half's alpha and the
-        picture's own colours."""
+    def whole(
+        self, view: View, place: DoubtfulCells, own: Tensor, alpha: Tensor, color: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Whole pictures: in doubtful cells, whose pixels' colours are own in -1..1, what is said of them,
+        elsewhere the coarse half's alpha and the picture's own colours."""
         many, sure, pixel = CELL**2, view.sure, (view.cells + 1) / 2
-        changed = place.spread(torch.cat([alpha - place.inside(sure), color - place.inside(pixel)], dim=1))
+        changed = place.spread(torch.cat([alpha - place.inside(sure), color - (own + 1) / 2], dim=1))
         return self.pixels(sure + changed[:, :many]), self.pixels(pixel + changed[:, many:])

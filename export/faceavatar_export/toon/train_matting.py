@@ -30,6 +30,7 @@ from faceavatar_export.toon.matting_data import Figures, FigureSet, make_batch, 
 from faceavatar_export.toon.matting_examples import fine_examples, last_examples
 from faceavatar_export.toon.matting_losses import edge_losses, picture_losses
 from faceavatar_export.toon.matting_net import (
+    AGAIN,
     SIZE,
     FineNet,
     Known,
@@ -122,7 +123,7 @@ def last_losses(
     net: LastNet, windows: Tensor, hidden: Tensor, rest: Tensor, figure: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Of n pixels, and the figure there (n, 4)."""
-    pixel, alpha, color, own = as_picture(rest).split((3, 1, 3, 7), dim=1)
+    pixel, alpha, color, own = as_picture(rest).split((3, 1, 3, AGAIN), dim=1)
     with torch.autocast(figure.device.type, torch.bfloat16):
         told = net.told(windows, Known(as_picture(hidden), pixel, alpha, color), own)
     return edge_losses(*told, figure)

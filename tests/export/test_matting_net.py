@@ -40,7 +40,7 @@ class Everywhere:
         near = around.sides(torch.sigmoid(coarse))
         self.whole = F.interpolate(coarse.clamp(-6, 6), scale_factor=4, mode="bilinear", align_corners=False)
         way = solved(image, near)
-        self.doubt = in_doubt(coarse) | ((coarse >= 3) & (-F.max_pool2d(-way, CELL) < 0.9))
+        self.doubt = in_doubt(coarse) | ((coarse >= 4) & (-F.max_pool2d(-way, CELL) < 0.9))
         self.rim = wide(self.doubt.float())
         seen = torch.cat([image - wide(near.back), way, self.whole / 6], dim=1)
         further = torch.cat(
@@ -284,7 +284,7 @@ def test_an_edge_between_sure_cells_is_in_doubt_and_one_cell_always_is() -> None
 
 def test_doubt_reaches_further_into_the_background_than_into_the_figure() -> None:
     logits = (
-        torch.tensor([9.0, 6, 3.1, 2.9, 0.5, -0.5, -4.4, -4.6, -6, -9]).view(1, 1, 1, 10).expand(1, 1, 4, 10)
+        torch.tensor([9.0, 6, 4.1, 3.9, 0.5, -0.5, -4.1, -4.4, -6, -9]).view(1, 1, 1, 10).expand(1, 1, 4, 10)
     )
     assert in_doubt(logits)[0, 0, 1].tolist() == [*[False] * 3, *[True] * 4, *[False] * 3]
 

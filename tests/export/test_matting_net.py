@@ -282,9 +282,9 @@ def test_an_edge_between_sure_cells_is_in_doubt_and_one_cell_always_is() -> None
     assert doubt[1].sum() == 1
 
 
-def test_doubt_reaches_further_into_the_background_than_into_the_figure() -> None:
+def test_doubt_ends_where_the_coarse_half_is_sure_on_both_sides() -> None:
     logits = (
-        torch.tensor([9.0, 6, 4.1, 3.9, 0.5, -0.5, -4.1, -4.4, -6, -9]).view(1, 1, 1, 10).expand(1, 1, 4, 10)
+        torch.tensor([9.0, 6, 4.1, 3.9, 0.5, -0.5, -3.9, -4.1, -6, -9]).view(1, 1, 1, 10).expand(1, 1, 4, 10)
     )
     assert in_doubt(logits)[0, 0, 1].tolist() == [*[False] * 3, *[True] * 4, *[False] * 3]
 

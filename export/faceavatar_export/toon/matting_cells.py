@@ -20,9 +20,9 @@ SMOOTHING = 2e-4  # as REGULARIZATION, for those
 AROUND = 9  # cells a side of where both sides of an edge are looked for
 REGULARIZATION = 4e-4  # of the guide's variance, colours in -1..1
 NOTHING = 1e-3  # of the weight there, that a cell's own colour has where neither side is sure
-# Logits of the coarse half, alpha of 0.014 and 0.98, between which the fine one looks: further outside, where
-# hair ends in what the coarse one takes for nothing. What is left at 0.98 is whole (matting_losses.SETTLED).
-OUTSIDE, INSIDE = -4.25, 4.0
+# Logits of the coarse half, alpha of 0.02 and 0.98, between which the fine one looks. What is left beyond is
+# whole or nothing (matting_losses.SETTLED).
+OUTSIDE, INSIDE = -4.0, 4.0
 SEAM = 0.1  # of a pixel that the colours around tell to be missing, where the coarse half is sure of its cell
 
 
